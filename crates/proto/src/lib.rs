@@ -1,0 +1,31 @@
+//! The CipherWall protocol: everything that both ends must agree on, and nothing that touches the
+//! world. No sockets, no clock, no randomness of its own: bytes, time and random values come in as
+//! parameters, bytes and events go out. `docs/protocol.md` is the specification.
+//!
+//! The modules follow a connection from its first byte:
+//!
+//! 1. [`invitation`], [`credential`], [`device`]: what the two ends know of each other beforehand.
+//! 2. [`keys`]: every key, derived from the TLS exporter.
+//! 3. [`knock`]: the first bytes inside TLS, which tell a client from a visitor of the web site.
+//! 4. [`message`] with [`client`] and [`gateway`]: log-in, enrolment and the answer.
+//! 5. [`record`], [`frame`]: the tunnel on the same connection.
+//! 6. [`tunnel`], [`liveness`], [`backoff`]: keeping it alive, and coming back.
+
+pub mod backoff;
+pub mod cipher;
+pub mod client;
+pub mod credential;
+pub mod device;
+pub mod frame;
+pub mod gateway;
+pub mod invitation;
+mod jitter;
+pub mod keys;
+pub mod knock;
+pub mod liveness;
+pub mod message;
+pub mod record;
+pub mod tunnel;
+
+/// The protocol version that this program speaks (A35). The only one so far.
+pub const VERSION: u8 = 1;

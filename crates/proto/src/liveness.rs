@@ -1,0 +1,267 @@
+//! Whether the path still works (A8).
+//!
+//! - **Idle**: a ping after 15 s (±20%) without sending; without life within 5 s the path is dead.
+//! - **Waiting for an answer**: once something was sent and nothing has come back for
+//!   T = max(1 s, 4 × smoothed round trip), a probe (a ping); after another T without life the
+//!   path is suspect: whoever can should try another one beside it.
+//! - 30 s of silence are the end in any case in which something was expected.
+//!
+//! Any authentic record is life.
+
+use std::time::{Duration, Instant};
+
+use crate::jitter::Jitter;
+
+const KEEPALIVE_SPREAD_PERCENT: u32 = 20;
+const PONG_WITHIN: Duration = Duration::from_secs(5);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+const PROBE_AFTER_MIN: Duration = Duration::from_secs(1);
+
+/// The timers of one path.
+#[derive(Debug, Clone)]
+pub struct Liveness {
+    keepalive: Duration,
+    jitter: Jitter,
+    /// When the next ping of an idle path is due.
+    ping_at: Instant,
+    last_received: Instant,
+    /// Since when traffic has gone out without anything coming back.
+    unanswered_since: Option<Instant>,
+    /// The ping that nothing has come back since.
+    probe: Option<Probe>,
+    /// The last ping, for the round trip.
+    ping: Option<(u64, Instant)>,
+    sequence: u64,
+    smoothed: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    sent: Instant,
+    /// Sent because traffic went unanswered, not because of idleness.
+    for_traffic: bool,
+    suspected: bool,
+}
+
+/// What a timer asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Send a ping with this payload.
+    Ping([u8; 8]),
+    /// The path is suspect; said once until life comes back.
+    Suspect,
+    /// The path is dead.
+    Dead,
+}
+
+/// Why a timer is set: for logs and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// An idle path is pinged.
+    Keepalive,
+    /// Unanswered traffic is probed.
+    Probe,
+    /// A probe goes unanswered.
+    Suspect,
+    /// Nothing has come back for too long.
+    Dead,
+}
+
+impl Liveness {
+    /// For a path that works now. `keepalive`: how long it may be idle; `seed` decides the jitter.
+    pub fn new(now: Instant, keepalive: Duration, seed: u64) -> Self {
+        let mut jitter = Jitter::new(seed);
+        let ping_at = now + jitter.spread(keepalive, KEEPALIVE_SPREAD_PERCENT);
+        Self {
+            keepalive,
+            jitter,
+            ping_at,
+            last_received: now,
+            unanswered_since: None,
+            probe: None,
+            ping: None,
+            sequence: 0,
+            smoothed: None,
+        }
+    }
+
+    /// The smoothed round trip, once a ping was answered.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// Something was sent; `traffic`: packets of the user, to which answers are expected.
+    pub fn on_sent(&mut self, now: Instant, traffic: bool) {
+        self.ping_at = now + self.jitter.spread(self.keepalive, KEEPALIVE_SPREAD_PERCENT);
+        if traffic {
+            self.unanswered_since.get_or_insert(now);
+        }
+    }
+
+    /// An authentic record has come.
+    pub fn on_received(&mut self, now: Instant) {
+        self.last_received = now;
+        self.unanswered_since = None;
+        self.probe = None;
+    }
+
+    /// A pong has come.
+    pub fn on_pong(&mut self, now: Instant, payload: [u8; 8]) {
+        if let Some((sequence, sent)) = self.ping
+            && payload == sequence.to_be_bytes()
+        {
+            self.ping = None;
+            let sample = now.saturating_duration_since(sent);
+            // RFC 6298, 2.3
+            self.smoothed = Some(self.smoothed.map_or(sample, |s| s * 7 / 8 + sample / 8));
+        }
+    }
+
+    /// A ping to be sent now, outside of any timer: to learn the round trip.
+    pub fn ping(&mut self, now: Instant) -> [u8; 8] {
+        self.sequence += 1;
+        self.ping = Some((self.sequence, now));
+        self.sequence.to_be_bytes()
+    }
+
+    /// When [`Liveness::handle_timeout`] is due next, and why.
+    pub fn poll_timeout(&self) -> (Instant, Reason) {
+        let after = self.probe_after();
+        let keepalive = (self.ping_at, Reason::Keepalive);
+        let Some(probe) = self.probe else {
+            let probe_at = self.unanswered_since.map(|since| (since + after, Reason::Probe));
+            return probe_at
+                .into_iter()
+                .chain([keepalive])
+                .min_by_key(|(at, _)| *at)
+                .unwrap_or(keepalive);
+        };
+        let silence = (self.last_received + SILENCE_MAX).max(probe.sent + PONG_WITHIN);
+        if !probe.for_traffic {
+            (probe.sent + PONG_WITHIN, Reason::Dead)
+        } else if !probe.suspected && probe.sent + after < silence {
+            (probe.sent + after, Reason::Suspect)
+        } else {
+            (silence, Reason::Dead)
+        }
+    }
+
+    /// Time has passed: what is to be done, if anything.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Due> {
+        let (at, reason) = self.poll_timeout();
+        if now < at {
+            return None;
+        }
+        Some(match reason {
+            Reason::Keepalive | Reason::Probe => {
+                let for_traffic = reason == Reason::Probe;
+                self.probe = Some(Probe { sent: now, for_traffic, suspected: false });
+                Due::Ping(self.ping(now))
+            }
+            Reason::Suspect => {
+                if let Some(probe) = &mut self.probe {
+                    probe.suspected = true;
+                }
+                Due::Suspect
+            }
+            Reason::Dead => Due::Dead,
+        })
+    }
+
+    fn probe_after(&self) -> Duration {
+        PROBE_AFTER_MIN.max(self.smoothed.unwrap_or_default() * 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn start() -> (Liveness, Instant) {
+        let now = Instant::now();
+        (Liveness::new(now, 15 * S, 1), now)
+    }
+
+    /// Runs the timers until `until`; what they asked for, with the seconds since `start`.
+    fn run(l: &mut Liveness, start: Instant, until: Duration) -> Vec<(u64, Due)> {
+        let mut all = Vec::new();
+        while l.poll_timeout().0 <= start + until {
+            let at = l.poll_timeout().0;
+            if let Some(due) = l.handle_timeout(at) {
+                if let Due::Ping(_) = due {
+                    l.on_sent(at, false);
+                }
+                all.push(((at - start).as_millis() as u64 / 100, due));
+                if due == Due::Dead {
+                    break;
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn an_idle_path_is_pinged_after_15_s_and_dead_5_s_later() {
+        for seed in 0..20 {
+            let now = Instant::now();
+            let mut l = Liveness::new(now, 15 * S, seed);
+            let all = run(&mut l, now, 40 * S);
+            let [(ping, Due::Ping(_)), (dead, Due::Dead)] = all[..] else { panic!("{all:?}") };
+            assert!((120..=180).contains(&ping), "{ping}");
+            assert_eq!(dead, ping + 50);
+        }
+    }
+
+    #[test]
+    fn unanswered_traffic_is_probed_suspected_and_given_up() {
+        let (mut l, now) = start();
+        l.on_sent(now, true);
+        let all = run(&mut l, now, 60 * S);
+        let [(10, Due::Ping(_)), (20, Due::Suspect), (300, Due::Dead)] = all[..] else {
+            panic!("{all:?}")
+        };
+    }
+
+    #[test]
+    fn a_slow_path_is_given_more_time() {
+        let (mut l, now) = start();
+        let payload = l.ping(now);
+        l.on_pong(now + S / 2, payload);
+        assert_eq!(l.round_trip(), Some(S / 2));
+        l.on_received(now + S / 2);
+        l.on_sent(now + S / 2, true);
+        let all = run(&mut l, now + S / 2, 10 * S);
+        assert!(matches!(all[..], [(20, Due::Ping(_)), (40, Due::Suspect)]), "{all:?}");
+    }
+
+    #[test]
+    fn life_ends_every_suspicion() {
+        let (mut l, now) = start();
+        l.on_sent(now, true);
+        run(&mut l, now, 2 * S);
+        l.on_received(now + 3 * S);
+        assert_eq!(l.poll_timeout().1, Reason::Keepalive);
+        assert_eq!(l.handle_timeout(now + 4 * S), None);
+    }
+
+    #[test]
+    fn a_path_that_sends_and_receives_is_left_alone() {
+        let (mut l, now) = start();
+        for tenth in 0..600 {
+            let at = now + S * tenth / 10;
+            l.on_sent(at, true);
+            l.on_received(at + S / 100);
+            assert_eq!(l.handle_timeout(at + S / 50), None, "at {tenth}");
+        }
+    }
+
+    #[test]
+    fn a_pong_of_another_ping_is_no_round_trip() {
+        let (mut l, now) = start();
+        l.ping(now);
+        l.on_pong(now + S, [0xff; 8]);
+        assert_eq!(l.round_trip(), None);
+    }
+}
