@@ -1,0 +1,102 @@
+//! The one factory of sockets that face the outside (A11, A21).
+//!
+//! A client's sockets carry a mark, so that its own packets do not loop through its tunnel. All
+//! get the settings that keep TCP in TCP bearable: BBR where the kernel has it, no delay, and
+//! little unsent data in the kernel, where nothing can be dropped any more.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Unsent bytes in the kernel above which a socket counts as full.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+/// Sent data that nobody acknowledges for so long ends a connection (RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(40);
+const BACKLOG: u32 = 1_024;
+
+/// What the sockets of a process have in common.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SocketFactory {
+    /// The mark that keeps a client's own packets outside the tunnel.
+    pub mark: Option<u32>,
+}
+
+/// Why a listening socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The port is taken.
+    #[error(
+        "{address} is in use by another program; stop it, or give another port in `listen` \
+         (find it with: ss -ltnp 'sport = :{port}')", port = address.port()
+    )]
+    InUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The port needs privileges.
+    #[error("no permission to listen on {address}; run as root, or choose a port above 1023")]
+    NotPermitted {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {source}; is it an address of this machine?")]
+    Other {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl SocketFactory {
+    /// Connects to a gateway. The caller sets a time limit.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        tune(&SockRef::from(&socket))?;
+        let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
+        Ok(stream)
+    }
+
+    /// Listens for clients. An IPv6 wildcard address takes IPv4 too.
+    pub fn listen(&self, address: SocketAddr) -> Result<TcpListener, ListenError> {
+        let listen = || -> io::Result<TcpListener> {
+            let socket =
+                Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_nonblocking(true)?;
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(!address.ip().is_unspecified())?;
+            }
+            tune(&SockRef::from(&socket))?;
+            socket.bind(&address.into())?;
+            TcpSocket::from_std_stream(socket.into()).listen(BACKLOG)
+        };
+        listen().map_err(|source| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                ListenError::InUse { address }
+            } else if source.kind() == io::ErrorKind::PermissionDenied {
+                ListenError::NotPermitted { address }
+            } else {
+                ListenError::Other { address, source }
+            }
+        })
+    }
+}
+
+/// Settings of a connection; an accepted one has them from its listener.
+fn tune(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    // not every kernel has BBR: its default then
+    if let Err(error) = socket.set_tcp_congestion(b"bbr") {
+        tracing::debug!(%error, "no BBR congestion control");
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! The TLS settings of both ends.
+
+use std::sync::Arc;
+
+use cipherwall_proto::{
+    keys::{EXPORTER_LABEL, Root},
+    knock::Alpn,
+};
+use rustls::{
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+};
+use tokio::net::TcpStream;
+
+use super::{
+    pin::{Pin, PinVerifier},
+    stream::{TlsError, TlsStream},
+};
+
+/// A handshake that is complete.
+pub struct Agreed {
+    /// The root of all keys of the tunnel.
+    pub root: Root,
+    /// What the connection speaks until the switch.
+    pub alpn: Alpn,
+}
+
+/// What clients offer, and what a gateway chooses from: as browsers and nginx have it.
+fn alpn_protocols() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+}
+
+/// TLS 1.3 suites, and the key exchanges X25519MLKEM768 (preferred) and X25519.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+/// The client's settings: which keys it accepts.
+#[derive(Clone)]
+pub struct ClientConfig(Arc<rustls::ClientConfig>);
+
+impl ClientConfig {
+    /// Accepts a gateway that holds one of these keys, and no other.
+    pub fn new(pins: Vec<Pin>) -> Result<Self, TlsError> {
+        let provider = provider();
+        let verifier = PinVerifier { pins, algorithms: provider.signature_verification_algorithms };
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = alpn_protocols();
+        // tickets come back with resumption; until then they would only tie connections together
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// The handshake on a fresh TCP connection; `name` is shown in it (SNI) unless it is an
+    /// address. The caller sets a time limit.
+    pub async fn handshake(
+        &self,
+        tcp: TcpStream,
+        name: &str,
+    ) -> Result<(TlsStream, Agreed), TlsError> {
+        let name =
+            ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
+        let tls = rustls::ClientConnection::new(self.0.clone(), name)?;
+        complete(TlsStream::new(tcp, tls.into())).await
+    }
+}
+
+/// The gateway's settings: its certificate and key.
+#[derive(Clone)]
+pub struct ServerConfig(Arc<rustls::ServerConfig>);
+
+impl ServerConfig {
+    /// With this certificate and its private key.
+    pub fn new(
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsError> {
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)?;
+        config.alpn_protocols = alpn_protocols();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// The handshake on an accepted TCP connection. The caller sets a time limit.
+    pub async fn handshake(&self, tcp: TcpStream) -> Result<(TlsStream, Agreed), TlsError> {
+        let tls = rustls::ServerConnection::new(self.0.clone())?;
+        complete(TlsStream::new(tcp, tls.into())).await
+    }
+}
+
+async fn complete(mut stream: TlsStream) -> Result<(TlsStream, Agreed), TlsError> {
+    stream.handshake().await?;
+    let root = stream.tls().export_keying_material([0; 32], EXPORTER_LABEL, None)?;
+    let alpn = Alpn::from_name(stream.tls().alpn_protocol());
+    Ok((stream, Agreed { root: Root(root), alpn }))
+}
