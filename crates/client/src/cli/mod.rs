@@ -1,0 +1,122 @@
+//! The command line: one file per command, options defined there; here is what all share.
+
+mod connect;
+mod disconnect;
+mod failure;
+mod generate;
+mod import;
+mod login;
+mod repair;
+mod running;
+mod status;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use cipherwall_cli::{LogGuard, LogLevel, LogOptions, Paths};
+use clap::{Parser, Subcommand};
+
+use crate::profile::Profiles;
+
+pub(crate) use failure::coded;
+
+/// The CipherWall client
+#[derive(Debug, Parser)]
+#[command(name = "cipherwall", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not permitted, \
+                          4 nothing running, 5 rejected by the gateway";
+
+/// The options that every command takes, before or behind its name.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Common {
+    /// Keep profiles, socket and settings in this directory instead of the system's
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Settings file [default: /etc/cipherwall/client.json]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Import(import::Options),
+    Connect(connect::Options),
+    Disconnect(disconnect::Options),
+    Status(status::Options),
+    Login(login::Options),
+    Repair(repair::Options),
+    Completions(generate::CompletionOptions),
+    #[command(hide = true)]
+    Man(generate::ManOptions),
+}
+
+/// Where a command finds things.
+#[derive(Debug)]
+struct Place {
+    paths: Paths,
+    profiles: Profiles,
+}
+
+impl Cli {
+    /// Carries out the command.
+    ///
+    /// # Errors
+    /// For `cipherwall_cli::finish`, which shows them and picks the exit code.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let _log = self.start_log()?;
+        let Common { state_dir, config, log: _ } = &self.common;
+        let paths = Paths::client(state_dir.as_deref(), config.as_deref());
+        let place = Place { profiles: Profiles::new(&paths.state_dir), paths };
+        let runtime = tokio::runtime::Runtime::new().context("cannot start the program")?;
+        match self.command {
+            Command::Import(options) => runtime.block_on(import::run(options, &place)),
+            Command::Connect(options) => runtime.block_on(connect::run(options, place)),
+            Command::Disconnect(options) => runtime.block_on(disconnect::run(options, &place)),
+            Command::Status(options) => runtime.block_on(status::run(options, &place)),
+            Command::Login(options) => runtime.block_on(login::run(options, &place)),
+            Command::Repair(options) => runtime.block_on(repair::run(options, &place)),
+            Command::Completions(options) => generate::completions(&options),
+            Command::Man(options) => generate::man(&options),
+        }
+    }
+
+    fn start_log(&self) -> anyhow::Result<LogGuard> {
+        let stays = matches!(&self.command, Command::Connect(options) if options.foreground);
+        self.common.log.start(if stays { LogLevel::Info } else { LogLevel::Warn })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_and_behind_the_command() {
+        for line in [
+            ["cipherwall", "--state-dir", "/a", "status", "--json"],
+            ["cipherwall", "status", "--json", "--state-dir", "/a"],
+        ] {
+            let cli = Cli::try_parse_from(line).expect("good");
+            assert_eq!(cli.common.state_dir, Some("/a".into()));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `cipherwall status`: how the connection is.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cipherwall_cli::{Failure, human, print};
+use cipherwall_ipc::daemon::{State, Status};
+
+use super::{Place, running};
+
+/// Show whether and how this computer is connected
+///
+/// With nothing running it shows `disconnected` and ends with exit code 4; with a running process
+/// that is in any state it ends with 0.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// One line of JSON: state, profile, transport, cipher, inner_address, gateway, rx_bytes,
+    /// tx_bytes, since (Unix seconds), rtt_ms and more; only {"state":"disconnected"} if nothing
+    /// is running
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
+    let Some(mut connection) = running::find(&place.paths).await? else {
+        let state = State::Disconnected.name();
+        print(if options.json {
+            serde_json::json!({ "state": state }).to_string()
+        } else {
+            line("State", state)
+        })?;
+        return Err(Failure::not_reachable("no cipherwall process is running").into());
+    };
+    let status = running::status(&mut connection).await?;
+    if options.json {
+        return print(serde_json::to_string(&status)?);
+    }
+    print(describe(&status, SystemTime::now()))
+}
+
+/// A few aligned lines.
+fn describe(status: &Status, now: SystemTime) -> String {
+    let mut lines = vec![line("State", &state(status, now))];
+    let mut add = |label, value: Option<String>| lines.extend(value.map(|it| line(label, &it)));
+    add("Profile", status.profile.clone());
+    add(
+        "Gateway",
+        status.gateway.map(|gateway| match &status.transport {
+            Some(transport) => format!("{gateway} over {transport}"),
+            None => gateway.to_string(),
+        }),
+    );
+    add("Cipher", status.cipher.clone());
+    let inside = [status.inner_address, status.inner_address_v6];
+    let inside: Vec<_> = inside.iter().flatten().map(ToString::to_string).collect();
+    add("Inside", (!inside.is_empty()).then(|| inside.join(", ")));
+    add("Device", status.interface.clone());
+    if status.since.is_some() {
+        add("Received", Some(human::bytes(status.rx_bytes)));
+        add("Sent", Some(human::bytes(status.tx_bytes)));
+    }
+    add("Round trip", status.rtt_ms.map(|rtt| format!("{rtt:.1} ms")));
+    add("Reason", status.error.clone());
+    lines.join("\n")
+}
+
+fn state(status: &Status, now: SystemTime) -> String {
+    let name = status.state.name();
+    let since = status.since.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_secs(since)));
+    match since.and_then(|since| now.duration_since(since).ok()) {
+        Some(time) => format!("{name} (session of {})", human::duration(time)),
+        None => name.to_owned(),
+    }
+}
+
+fn line(label: &str, value: &str) -> String {
+    format!("{:12}{value}", format!("{label}:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_are_aligned_and_only_what_is_known_is_shown() {
+        let status = Status {
+            state: State::Connected,
+            profile: Some("home".into()),
+            transport: Some("tls".into()),
+            gateway: Some(([192, 0, 2, 1], 8443).into()),
+            inner_address: Some([10, 8, 0, 2].into()),
+            rx_bytes: 3 << 20,
+            tx_bytes: 100,
+            since: Some(1000),
+            rtt_ms: Some(12.34),
+            ..Status::default()
+        };
+        assert_eq!(
+            describe(&status, UNIX_EPOCH + Duration::from_secs(8500)),
+            "State:      connected (session of 2h 5m)\n\
+             Profile:    home\n\
+             Gateway:    192.0.2.1:8443 over tls\n\
+             Inside:     10.8.0.2\n\
+             Received:   3.0 MiB\n\
+             Sent:       100 B\n\
+             Round trip: 12.3 ms"
+        );
+        let connecting = Status {
+            state: State::Connecting,
+            error: Some("the gateway does not answer".into()),
+            ..Status::default()
+        };
+        assert_eq!(
+            describe(&connecting, UNIX_EPOCH),
+            "State:      connecting\nReason:     the gateway does not answer"
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! What front ends are shown of the tunnel.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use cipherwall_ipc::daemon::{State, Status};
+use cipherwall_proto::{cipher::CipherId, invitation::Transport, message::Welcome};
+
+/// The status of the tunnel, shared between the engine and its front ends.
+#[derive(Clone)]
+pub(crate) struct Live(Arc<Mutex<Inner>>);
+
+struct Inner {
+    status: Status,
+    /// Bytes of the connections before the current one.
+    earlier: (u64, u64),
+}
+
+impl Live {
+    /// Of a tunnel that is not up yet.
+    pub(crate) fn new(profile: &str) -> Self {
+        let status = Status { profile: Some(profile.to_owned()), ..Status::default() };
+        Self(Arc::new(Mutex::new(Inner { status, earlier: (0, 0) })))
+    }
+
+    /// As front ends are told.
+    pub(crate) fn status(&self) -> Status {
+        self.inner().status.clone()
+    }
+
+    /// The engine enters a state.
+    pub(crate) fn enter(&self, state: State) {
+        let mut inner = self.inner();
+        inner.status.state = state;
+        match state {
+            State::Connected => inner.status.error = None,
+            State::Disconnected | State::Connecting | State::Disconnecting => {}
+            State::Reconnecting => {
+                inner.earlier = (inner.status.rx_bytes, inner.status.tx_bytes);
+                inner.status.rtt_ms = None;
+            }
+        }
+        tracing::info!(state = state.name(), "state");
+    }
+
+    /// A connection is up. The session, for the user, began with the first.
+    pub(crate) fn connected(
+        &self,
+        interface: &str,
+        gateway: SocketAddr,
+        cipher: CipherId,
+        welcome: &Welcome,
+    ) {
+        let mut inner = self.inner();
+        let status = &mut inner.status;
+        status.interface = Some(interface.to_owned());
+        status.transport = Some(Transport::Tls.name().to_owned());
+        status.cipher = Some(cipher.name().to_owned());
+        status.gateway = Some(gateway);
+        status.inner_address = Some(welcome.v4.0.into());
+        status.inner_address_v6 = Some(welcome.v6.0.into());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        status.since.get_or_insert(now.map_or(0, |now| now.as_secs()));
+    }
+
+    /// Something went wrong that the user should know.
+    pub(crate) fn failed(&self, error: &str) {
+        self.inner().status.error = Some(error.to_owned());
+    }
+
+    /// What the current connection has carried, and how fast it answers.
+    pub(crate) fn measured(&self, traffic: (u64, u64), round_trip: Option<Duration>) {
+        let mut inner = self.inner();
+        inner.status.rx_bytes = inner.earlier.0 + traffic.0;
+        inner.status.tx_bytes = inner.earlier.1 + traffic.1;
+        if let Some(round_trip) = round_trip {
+            inner.status.rtt_ms = Some(round_trip.as_secs_f64() * 1_000.0);
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

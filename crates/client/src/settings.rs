@@ -1,0 +1,162 @@
+//! `client.json`: what the person chose for all connections. Written by the program; the options
+//! of `connect` override it.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, FileError};
+
+/// The least that IPv6 needs (RFC 8200, 5).
+const MTU_MIN: u16 = 1280;
+const MTU_MAX: u16 = 9000;
+
+/// The settings; a missing file or key stands for the default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// The profile that `connect` takes when none is named.
+    pub(crate) default_profile: Option<String>,
+    /// Whether the local network stays reachable while connected.
+    pub(crate) allow_lan: bool,
+    /// The cipher of the tunnel.
+    pub(crate) cipher: CipherChoice,
+    /// What carries the session.
+    pub(crate) transport: TransportChoice,
+    /// The tunnel's MTU in bytes, instead of what the gateway says.
+    pub(crate) mtu: Option<u16>,
+}
+
+/// A cipher, or the best one for both ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CipherChoice {
+    /// AES-256-GCM where both ends have hardware for it, else ChaCha20-Poly1305.
+    #[default]
+    Auto,
+    /// ChaCha20-Poly1305.
+    #[serde(rename = "chacha20-poly1305")]
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+    /// AES-256-GCM.
+    #[serde(rename = "aes-256-gcm")]
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+}
+
+/// A transport, or whichever works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TransportChoice {
+    /// Whichever works.
+    #[default]
+    Auto,
+    /// TLS 1.3 over TCP.
+    Tls,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_profile: None,
+            allow_lan: true,
+            cipher: CipherChoice::Auto,
+            transport: TransportChoice::Auto,
+            mtu: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads `client.json`.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds an unknown key or a wrong value: the error says where.
+    pub(crate) fn load(config_path: &Path) -> Result<Self, FileError> {
+        let settings: Self = files::read_json(config_path)?.unwrap_or_default();
+        if let Some(mtu) = settings.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
+            return Err(FileError::Content {
+                path: config_path.to_path_buf(),
+                line: line_of_key(config_path, "mtu"),
+                detail: format!("mtu: {mtu} is not within {MTU_MIN} to {MTU_MAX}; correct it"),
+            });
+        }
+        Ok(settings)
+    }
+
+    /// Writes `client.json`; its directory is made if it is missing.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn save(&self, config_path: &Path) -> Result<(), FileError> {
+        if let Some(dir) = config_path.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+            made.map_err(FileError::io("create", dir))?;
+        }
+        files::write_json(config_path, self, 0o644)
+    }
+}
+
+/// The line on which `key` stands; 1 when the file has changed meanwhile.
+fn line_of_key(path: &Path, key: &str) -> usize {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let quoted = format!("\"{key}\"");
+    text.lines().position(|line| line.contains(&quoted)).map_or(1, |index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Settings, FileError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("client.json");
+        std::fs::write(&path, text).expect("written");
+        Settings::load(&path)
+    }
+
+    #[test]
+    fn a_missing_file_and_missing_keys_are_defaults() {
+        let defaults = Settings::load(Path::new("/nowhere/client.json")).expect("defaults");
+        assert_eq!(defaults, Settings::default());
+        assert!(defaults.allow_lan);
+        assert_eq!(load("{}").expect("defaults"), defaults);
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("etc").join("client.json");
+        let settings = Settings {
+            default_profile: Some("home".into()),
+            allow_lan: false,
+            cipher: CipherChoice::ChaCha20Poly1305,
+            transport: TransportChoice::Tls,
+            mtu: Some(1400),
+        };
+        settings.save(&path).expect("saved");
+        assert_eq!(Settings::load(&path).expect("loaded"), settings);
+        let text = std::fs::read_to_string(&path).expect("there");
+        assert!(text.contains(r#""cipher": "chacha20-poly1305""#), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_line_and_key() {
+        let error = load("{\n \"mtu\": 100\n}").expect_err("too small").to_string();
+        assert!(error.contains("client.json, line 2: mtu: 100"), "{error}");
+        let error = load("{\n \"cipher\": \"rot13\"\n}").expect_err("unknown").to_string();
+        assert!(error.contains("line 2: cipher: unknown variant `rot13`"), "{error}");
+        assert!(error.contains("aes-256-gcm"), "{error}");
+    }
+
+    #[test]
+    fn names_are_the_same_in_the_file_and_on_the_command_line() {
+        for cipher in CipherChoice::value_variants() {
+            let name = cipher.to_possible_value().expect("shown").get_name().to_owned();
+            assert_eq!(serde_json::to_value(cipher).expect("JSON"), name);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `cipherwall-server run`: the gateway itself.
+
+use anyhow::Context;
+use cipherwall_cli::{LogFormat, LogLevel, LogOptions, require_root};
+use cipherwall_ipc::{BindError, Listener};
+
+use super::Place;
+use super::failure::coded;
+use crate::{admin, config, gateway};
+
+/// Run the gateway in the foreground
+///
+/// Prints the line `ready` once it accepts clients. Ends on SIGTERM or SIGINT, and undoes what it
+/// changed on this host.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {}
+
+pub(super) async fn run(Options {}: Options, place: Place, log: LogOptions) -> anyhow::Result<()> {
+    let config = place.config()?;
+    let _log = with_configured(log, &config.log).start(level(config.log.level))?;
+    require_root("running the gateway")?;
+    let socket_path = admin::socket_path(&place.paths.run_dir);
+    let admin = match Listener::bind(&socket_path).await {
+        Ok(listener) => listener,
+        Err(error @ BindError::InUse(_)) => {
+            return Err(coded(error)).context("end that gateway first, or use another --state-dir");
+        }
+        Err(error @ (BindError::NotPermitted(_) | BindError::Io { .. })) => {
+            return Err(coded(error));
+        }
+    };
+    let identity = place.identity(&config)?;
+    let accounts = place.accounts(&config).await?;
+    let ended = gateway::run(config, place.paths, identity, accounts.clone(), admin).await;
+    accounts.close().await;
+    ended
+}
+
+/// The command line's options come before the configuration's.
+fn with_configured(mut options: LogOptions, log: &config::Log) -> LogOptions {
+    if log.format == config::LogFormat::Json {
+        options.log_format = LogFormat::Json;
+    }
+    options.log_file = options.log_file.or_else(|| log.file.clone());
+    options
+}
+
+fn level(level: config::LogLevel) -> LogLevel {
+    match level {
+        config::LogLevel::Off => LogLevel::Off,
+        config::LogLevel::Error => LogLevel::Error,
+        config::LogLevel::Warn => LogLevel::Warn,
+        config::LogLevel::Info => LogLevel::Info,
+        config::LogLevel::Debug => LogLevel::Debug,
+        config::LogLevel::Trace => LogLevel::Trace,
+    }
+}

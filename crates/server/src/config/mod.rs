@@ -1,0 +1,193 @@
+//! The gateway's configuration file (A25): its keys, their defaults and what is wrong with it, by
+//! file, line and key. [`template`] writes it.
+
+mod error;
+pub mod template;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Deserialize;
+
+use crate::pool::PoolConfig;
+
+pub use error::ConfigError;
+pub use values::{HostPort, is_interface_name};
+
+/// The port of endpoint and listener where none is given (A1).
+pub const DEFAULT_PORT: u16 = 8443;
+/// Largest packet inside the tunnel by default (A11), bytes.
+const DEFAULT_MTU: u16 = 1420;
+
+/// `server.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients find the gateway; in every invitation.
+    #[serde(deserialize_with = "values::endpoint")]
+    pub endpoint: HostPort,
+    /// Where it listens. `[::]` takes IPv4 as well.
+    #[serde(default = "default_listen", deserialize_with = "values::listen")]
+    pub listen: Vec<SocketAddr>,
+    /// Interface to the internet; none: whatever has the default route.
+    #[serde(default, deserialize_with = "values::uplink")]
+    pub uplink: Option<String>,
+    /// Name of the TUN interface.
+    #[serde(default = "default_interface", deserialize_with = "values::interface")]
+    pub interface: String,
+    /// Inside networks.
+    pub networks: Networks,
+    /// Largest packet inside the tunnel, bytes.
+    #[serde(default = "default_mtu", deserialize_with = "values::mtu")]
+    pub mtu: u16,
+    /// Name resolution for clients.
+    #[serde(default)]
+    pub dns: Dns,
+    /// Private networks that clients may reach through the gateway.
+    #[serde(default)]
+    pub allow_private: Vec<IpNet>,
+    /// Names that clients give in the TLS hello in place of the endpoint's host (A16).
+    #[serde(default, deserialize_with = "values::host_names")]
+    pub sni: Vec<String>,
+    /// Signs of life.
+    #[serde(default)]
+    pub keepalive: Keepalive,
+    /// Bounds on connections.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What is logged, and where to.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Inside networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "values::RawNetworks")]
+pub struct Networks(pub PoolConfig);
+
+/// Name resolution for clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Resolvers to forward to; empty: those of the gateway's own host.
+    #[serde(deserialize_with = "values::upstreams")]
+    pub upstreams: Vec<SocketAddr>,
+}
+
+/// Signs of life (A8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keepalive {
+    /// A ping after so many seconds without sending, ±20%.
+    #[serde(deserialize_with = "values::interval_s")]
+    pub interval_s: u16,
+    /// Silence of so many seconds is the end of a connection.
+    #[serde(deserialize_with = "values::timeout_s")]
+    pub timeout_s: u16,
+}
+
+impl Default for Keepalive {
+    fn default() -> Keepalive {
+        Keepalive { interval_s: 15, timeout_s: 30 }
+    }
+}
+
+/// Bounds on connections that have not logged in (design 3.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Seconds for a TLS handshake.
+    #[serde(deserialize_with = "values::handshake_s")]
+    pub handshake_s: u16,
+    /// Open connections in all.
+    #[serde(deserialize_with = "values::connections")]
+    pub connections: u32,
+    /// Open connections from one address; for IPv6 from one /64.
+    #[serde(deserialize_with = "values::connections_per_address")]
+    pub connections_per_address: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { handshake_s: 10, connections: 4096, connections_per_address: 64 }
+    }
+}
+
+/// What is logged, and where to. The command line's options come first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// From this level on.
+    pub level: LogLevel,
+    /// Text, or JSON lines.
+    pub format: LogFormat,
+    /// Rotated daily; none: standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// The usual levels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the usual names")]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn load(config_path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(config_path)
+            .map_err(|source| ConfigError::from_io(config_path, source))?;
+        Config::parse(config_path, &text)
+    }
+
+    /// Checks the text of a file that is or will be at `config_path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn parse(config_path: &Path, text: &str) -> Result<Config, ConfigError> {
+        serde_saphyr::from_str(text)
+            .map_err(|error| ConfigError::from_yaml(config_path, text, &error))
+    }
+}
+
+fn default_listen() -> Vec<SocketAddr> {
+    vec![SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, DEFAULT_PORT))]
+}
+
+fn default_interface() -> String {
+    "cw0".to_owned()
+}
+
+fn default_mtu() -> u16 {
+    DEFAULT_MTU
+}
+
+fn default_v4() -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 8, 0, 0), 24)
+}
+
+#[cfg(test)]
+mod tests;

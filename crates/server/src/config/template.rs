@@ -1,0 +1,107 @@
+//! The configuration file as `init` writes it, and the small edits that a later `init` makes.
+
+use std::path::Path;
+
+use ipnet::Ipv6Net;
+
+use super::{Config, ConfigError, HostPort};
+
+/// A new file: every key with its default and what it is for.
+pub fn new_file(endpoint: &HostPort, uplink: Option<&str>, v6: Ipv6Net) -> String {
+    let port = endpoint.port;
+    let uplink =
+        uplink.map_or_else(|| "# uplink: eth0".to_owned(), |name| format!("uplink: {name}"));
+    format!(
+        r#"# The CipherWall gateway. `cipherwall-server init --endpoint HOST:PORT` may be run again; it keeps
+# your changes. After editing, restart the gateway.
+
+# Where clients find this gateway. It goes into every invitation.
+endpoint: "{endpoint}"
+
+# Where it listens. [::] takes IPv4 as well.
+listen: ["[::]:{port}"]
+
+# The interface to the internet. Without this line: whichever has the default route.
+{uplink}
+
+# The name of the tunnel interface.
+interface: cw0
+
+# The networks inside the tunnel. The gateway has the first address, each device keeps the one it
+# got. An IPv6 address mirrors the host part of the IPv4 one.
+networks:
+  v4: 10.8.0.0/24
+  v6: {v6}
+
+# The largest packet inside the tunnel, in bytes.
+mtu: 1420
+
+# Resolvers that clients' questions are forwarded to. Empty: those of this host. For example:
+#   upstreams: [10.202.10.202, 10.202.10.102]
+dns:
+  upstreams: []
+
+# Private networks behind this gateway that clients may reach. Everything private is closed to them
+# otherwise. For example: [192.168.1.0/24]
+allow_private: []
+
+# Names that clients give in the TLS hello in place of the endpoint's host. They rotate. Choose
+# names that lead to this machine.
+sni: []
+
+# A ping after interval_s without sending; timeout_s of silence end a connection.
+keepalive:
+  interval_s: 15
+  timeout_s: 30
+
+# Bounds on connections that have not logged in. IPv6 addresses count by /64.
+limits:
+  handshake_s: 10
+  connections: 4096
+  connections_per_address: 64
+
+# level: off, error, warn, info, debug or trace; format: text or json. Without a file: standard
+# error. A file is rotated daily, and a week is kept.
+log:
+  level: info
+  format: text
+  # file: /var/log/cipherwall/server.log
+"#
+    )
+}
+
+/// The file with another endpoint, and another uplink if one is given. All else stays as it is.
+///
+/// # Errors
+/// The file has errors, or its layout is such that the lines are not found.
+pub fn updated(
+    config_path: &Path,
+    text: &str,
+    endpoint: &HostPort,
+    uplink: Option<&str>,
+) -> Result<String, ConfigError> {
+    let old = Config::parse(config_path, text)?;
+    let mut text = text.to_owned();
+    if old.endpoint != *endpoint {
+        text = with_line(&text, "endpoint", &format!("\"{endpoint}\""));
+    }
+    if uplink.is_some() && old.uplink.as_deref() != uplink {
+        text = with_line(&text, "uplink", uplink.unwrap_or_default());
+    }
+    Config::parse(config_path, &text)?;
+    Ok(text)
+}
+
+/// Replaces the line of a key of the first level, else its commented example, else adds one.
+fn with_line(text: &str, key: &str, value: &str) -> String {
+    let line = format!("{key}: {value}");
+    let starts = [format!("{key}:"), format!("# {key}:"), format!("#{key}:")];
+    let position =
+        starts.iter().find_map(|start| text.lines().position(|line| line.starts_with(start)));
+    let mut lines: Vec<_> = text.lines().collect();
+    match position {
+        Some(position) => lines[position] = &line,
+        None => lines.push(&line),
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,160 @@
+//! What an administrator may write, and what he is told if he errs.
+
+use super::*;
+
+const MINIMAL: &str = "endpoint: vpn.example.net\nnetworks:\n  v6: fd12:3456:789a::/64\n";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("/etc/cipherwall/server.yaml"), text)
+}
+
+fn complaint(text: &str) -> String {
+    parse(text).expect_err("it must be refused").to_string()
+}
+
+/// The complaint about a line that follows the three minimal ones.
+fn complaint_about(line: &str) -> String {
+    complaint(&format!("{MINIMAL}{line}\n"))
+}
+
+fn host_port(text: &str) -> HostPort {
+    text.parse().unwrap()
+}
+
+#[test]
+fn what_init_writes_is_the_defaults() {
+    let endpoint = host_port("vpn.example.net");
+    let text = template::new_file(&endpoint, None, "fd12:3456:789a::/64".parse().unwrap());
+    assert_eq!(parse(&text).unwrap(), parse(MINIMAL).unwrap());
+    let with_uplink = template::new_file(
+        &host_port("[2001:db8::1]:443"),
+        Some("ens3"),
+        "fd00::/64".parse().unwrap(),
+    );
+    let config = parse(&with_uplink).unwrap();
+    assert_eq!(config.uplink.as_deref(), Some("ens3"));
+    assert_eq!(config.endpoint, HostPort { host: "2001:db8::1".into(), port: 443 });
+    assert_eq!(config.listen, ["[::]:443".parse().unwrap()]);
+}
+
+#[test]
+fn the_commented_examples_work() {
+    let text = template::new_file(&host_port("a.example"), None, "fd00::/64".parse().unwrap());
+    let text = text
+        .replace("  upstreams: []", "  upstreams: [10.202.10.202, 10.202.10.102]")
+        .replace("# uplink:", "uplink:")
+        .replace("  # file:", "  file:")
+        .replace("allow_private: []", "allow_private: [192.168.1.0/24]");
+    let config = parse(&text).unwrap();
+    let upstreams: Vec<_> = config.dns.upstreams.iter().map(ToString::to_string).collect();
+    assert_eq!(upstreams, ["10.202.10.202:53", "10.202.10.102:53"]);
+    assert_eq!(config.uplink.as_deref(), Some("eth0"));
+    assert_eq!(config.log.file.as_deref(), Some(Path::new("/var/log/cipherwall/server.log")));
+    assert_eq!(config.allow_private, ["192.168.1.0/24".parse().unwrap()]);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_file_line_and_the_likely_one() {
+    assert_eq!(
+        complaint_about("endpont: x"),
+        "/etc/cipherwall/server.yaml, line 4: unknown key \"endpont\"; did you mean \"endpoint\"?"
+    );
+    let nested = complaint_about("limits:\n  handshake_s: 5\n  conections: 5");
+    assert!(nested.contains("line 6: unknown key \"conections\""), "{nested}");
+    assert!(nested.contains("did you mean \"connections\"?"), "{nested}");
+    let far = complaint_about("dns:\n  colour: red");
+    assert!(far.contains("line 5: unknown key \"colour\"; known are: upstreams"), "{far}");
+}
+
+#[test]
+fn each_wrong_value_is_named_with_line_key_and_remedy() {
+    for (line, expected) in [
+        ("mtu: 100", "line 4: mtu: 100 is out of range; write 1280 to 65000 bytes"),
+        ("mtu: many", "line 4: mtu: "),
+        ("listen: [\"[::]\"]", "line 4: listen: \"[::]\" is no address with a port"),
+        ("listen: []", "line 4: listen: no address to listen on"),
+        ("listen:\n  - \"[::]:8443\"\n  - 8443", "listen: \"8443\" is no address with a port"),
+        ("interface: a/b", "line 4: interface: \"a/b\" is no interface name"),
+        ("uplink: way_too_long_a_name", "line 4: uplink: \"way_too_long_a_name\""),
+        ("dns:\n  upstreams: [dns.example]", "line 5: dns.upstreams: \"dns.example\" is no"),
+        ("allow_private: [192.168.1.300/24]", "line 4: allow_private: "),
+        ("sni: [\"a b\"]", "line 4: sni: \"a b\" is no host name"),
+        ("keepalive:\n  interval_s: 0", "line 5: keepalive.interval_s: 0 is out of range"),
+        ("limits:\n  handshake_s: -1", "line 5: limits.handshake_s: -1 is out of range"),
+        ("log:\n  level: inof", "line 5: log.level: \"inof\" is not known; did you mean \"info\""),
+        ("mtu: 1400\nmtu: 1300", "line 5: mtu: this key is given twice"),
+        ("mtu: [", "/etc/cipherwall/server.yaml, line "),
+    ] {
+        let complaint = complaint_about(line);
+        assert!(complaint.contains(expected), "{line}\n gives {complaint}");
+        assert!(!complaint.contains('\n'), "{complaint}");
+    }
+}
+
+#[test]
+fn missing_and_unfit_networks_are_named() {
+    let missing = complaint("endpoint: a.example\nnetworks:\n  v4: 10.8.0.0/24\n");
+    assert!(missing.contains("the key \"v6\" is missing in networks"), "{missing}");
+    let missing = complaint("networks:\n  v6: fd00::/64\n");
+    assert!(missing.contains("the key \"endpoint\" is missing"), "{missing}");
+    let small = complaint("endpoint: a.example\nnetworks:\n  v4: 10.8.0.0/31\n  v6: fd00::/64\n");
+    assert!(small.contains("networks") && small.contains("use /30 or larger"), "{small}");
+    let wrong = complaint("endpoint: a.example\nnetworks:\n  v4: 10.8.0.0/33\n  v6: fd00::/64\n");
+    assert!(wrong.contains("line 3: networks.v4: \"10.8.0.0/33\" is no IPv4 network"), "{wrong}");
+}
+
+#[test]
+fn endpoints() {
+    for (text, host, port) in [
+        ("vpn.example.net", "vpn.example.net", 8443),
+        ("vpn.example.net:443", "vpn.example.net", 443),
+        ("198.51.100.7:443", "198.51.100.7", 443),
+        ("2001:db8::1", "2001:db8::1", 8443),
+        ("[2001:db8::1]", "2001:db8::1", 8443),
+        ("[2001:db8::1]:443", "2001:db8::1", 443),
+    ] {
+        let parsed = host_port(text);
+        assert_eq!((&*parsed.host, parsed.port), (host, port), "{text}");
+        assert_eq!(host_port(&parsed.to_string()), parsed);
+    }
+    for text in [
+        "",
+        ":443",
+        "a:0",
+        "a:70000",
+        "a:b",
+        "a b",
+        "[::1",
+        "[a]:1",
+        "0.0.0.0",
+        "1.2.3.999",
+        "-a.example",
+        "a..b",
+        "https://a.example",
+        "::",
+    ] {
+        let error = text.parse::<HostPort>().expect_err(text);
+        assert!(error.contains("write HOST:PORT"), "{error}");
+    }
+}
+
+#[test]
+fn a_later_init_changes_its_lines_only() {
+    let path = Path::new("server.yaml");
+    let text = template::new_file(&host_port("a.example"), None, "fd00::/64".parse().unwrap())
+        .replace("mtu: 1420", "mtu: 1300   # for the ferry");
+    let new = template::updated(path, &text, &host_port("b.example:443"), Some("ens3")).unwrap();
+    let changed: Vec<_> =
+        text.lines().zip(new.lines()).filter(|(a, b)| a != b).map(|(_, b)| b).collect();
+    assert_eq!(changed, ["endpoint: \"b.example:443\"", "uplink: ens3"]);
+    assert_eq!(text.lines().count(), new.lines().count());
+    assert_eq!(template::updated(path, &new, &host_port("b.example:443"), None).unwrap(), new);
+    let bare = template::updated(path, MINIMAL, &host_port("b.example"), Some("ens3")).unwrap();
+    assert_eq!(parse(&bare).unwrap().uplink.as_deref(), Some("ens3"));
+}
+
+#[test]
+fn a_missing_file_says_what_to_run() {
+    let error = Config::load(Path::new("/nonexistent/server.yaml")).unwrap_err();
+    assert!(error.to_string().contains("cipherwall-server init --endpoint HOST"), "{error}");
+}

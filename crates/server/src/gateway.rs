@@ -1,0 +1,241 @@
+//! The running gateway: what its parts share, how they start and how they end.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use cipherwall_cli::{Failure, Paths};
+use cipherwall_ipc::Listener;
+use cipherwall_netcfg::{GatewayNetwork, Host, Role, Wanted, has_ipv6_uplink};
+use cipherwall_proto::{frame::KickReason, liveness::Keepalive};
+use cipherwall_transport::{hardware, socket::SocketFactory, tls};
+use cipherwall_tun::{Device, OpenError};
+use ipnet::IpNet;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+use crate::{
+    accounts::Accounts,
+    admin::{self, Live, LiveSession, LiveStatus, unix_now},
+    config::Config,
+    dns::{Forwarder, host_resolvers},
+    identity::Identity,
+    listener::{self, Places},
+    metrics::Counters,
+    router::Router,
+    sessions::Sessions,
+};
+
+/// How often the data base is told which sessions are in use.
+const EXTEND_EVERY: Duration = Duration::from_secs(600);
+/// How long clients get to hear that the gateway stops.
+const FAREWELL: Duration = Duration::from_millis(200);
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// What the parts of a running gateway share.
+pub struct Gateway {
+    /// As configured.
+    pub config: Config,
+    /// Users, devices, addresses.
+    pub accounts: Accounts,
+    /// The TLS settings.
+    pub tls: tls::ServerConfig,
+    /// Pins of the key in use and of the spare key.
+    pub pins: [[u8; 32]; 2],
+    /// Whether AES is fast here.
+    pub aes_hardware: bool,
+    /// The inside.
+    pub tun: Arc<Device>,
+    /// Who is connected.
+    pub sessions: Arc<Sessions>,
+    /// What has passed.
+    pub counters: Arc<Counters>,
+    /// Who may connect.
+    pub places: Arc<Places>,
+    since: u64,
+}
+
+impl Gateway {
+    /// How patient the gateway is.
+    pub fn keepalive(&self) -> Keepalive {
+        Keepalive {
+            interval: Duration::from_secs(self.config.keepalive.interval_s.into()),
+            silence: Duration::from_secs(self.config.keepalive.timeout_s.into()),
+        }
+    }
+}
+
+impl Live for Gateway {
+    fn status(&self) -> LiveStatus {
+        LiveStatus {
+            since: self.since,
+            sessions: self.sessions.all().len() as u64,
+            rx_bytes: self.counters.received.value(),
+            tx_bytes: self.counters.sent.value(),
+            drops: self.counters.drops(),
+        }
+    }
+
+    fn sessions(&self) -> HashMap<[u8; 16], LiveSession> {
+        self.sessions.all().iter().map(|s| (s.id, LiveSession::from(&**s))).collect()
+    }
+}
+
+/// Runs the gateway until it is told to stop (SIGTERM, SIGINT), and undoes what it changed.
+///
+/// # Errors
+/// It cannot start; then nothing is left behind. Or the TUN device is gone.
+pub async fn run(
+    config: Config,
+    paths: Paths,
+    identity: Identity,
+    accounts: Accounts,
+    admin: Listener,
+) -> anyhow::Result<()> {
+    // everything that can fail for a simple reason comes before the host is changed
+    let mut host = Host::open(&paths.state_dir, Role::Gateway).await.map_err(not_permitted)?;
+    log_report(&host.recover().await.map_err(not_permitted)?);
+    let tls = tls::ServerConfig::new(identity.certificate(), identity.private_key())
+        .context("the gateway's certificate and key")?;
+    let factory = SocketFactory::default();
+    let listeners = config
+        .listen
+        .iter()
+        .map(|address| factory.listen(*address))
+        .collect::<Result<Vec<_>, _>>()?;
+    let tun = Arc::new(Device::open(&config.interface).map_err(open_failed)?);
+
+    let wanted = Wanted::Gateway(network(&config, &accounts, tun.name()));
+    log_report(&host.apply(&wanted).await.map_err(not_permitted)?);
+    let gateway = Arc::new(Gateway {
+        places: Places::new(config.limits),
+        tls,
+        pins: identity.pins(),
+        aes_hardware: hardware::aes(),
+        tun,
+        sessions: Arc::default(),
+        counters: Arc::default(),
+        since: unix_now(),
+        config,
+        accounts,
+    });
+    let ended = serve(&gateway, listeners, admin).await;
+    let undone = host.reset().await.map_err(not_permitted);
+    ended?;
+    log_report(&undone?);
+    Ok(())
+}
+
+/// Runs all parts until one fails or the gateway is told to stop.
+async fn serve(
+    gateway: &Arc<Gateway>,
+    listeners: Vec<tokio::net::TcpListener>,
+    admin: Listener,
+) -> anyhow::Result<()> {
+    let _dns = start_dns(gateway)?;
+    let (sessions, counters) = (gateway.sessions.clone(), gateway.counters.clone());
+    let router = tokio::spawn(Router::new(gateway.tun.clone(), sessions, counters).run());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(admin::serve(admin, gateway.accounts.clone(), gateway.clone()));
+    tasks.spawn(extend_sessions(gateway.clone()));
+    for listener in listeners {
+        tasks.spawn(listener::run(listener, gateway.clone()));
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    cipherwall_cli::print("ready")?;
+    // outside of systemd there is nobody to tell
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(endpoint = %gateway.config.endpoint, "the gateway accepts clients");
+
+    let ended = tokio::select! {
+        ended = router => Err(match ended? {
+            Ok(()) => anyhow::anyhow!("the TUN device was closed"),
+            Err(error) => anyhow::Error::from(error).context("the TUN device failed"),
+        }),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("the gateway stops");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let connected = gateway.sessions.all();
+    for session in &connected {
+        session.kick(KickReason::Stopping);
+    }
+    if !connected.is_empty() {
+        tokio::time::sleep(FAREWELL).await;
+    }
+    ended
+}
+
+/// The forwarder on the inner addresses.
+fn start_dns(gateway: &Gateway) -> anyhow::Result<Forwarder> {
+    let pool = gateway.accounts.pool();
+    let mut upstreams = gateway.config.dns.upstreams.clone();
+    if upstreams.is_empty() {
+        let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+        upstreams = host_resolvers(&text);
+    }
+    let listen: [IpAddr; 2] = [pool.gateway_v4().into(), pool.gateway_v6().into()];
+    Forwarder::start(listen.to_vec(), upstreams).context("the DNS forwarder")
+}
+
+/// Tells the data base now and then which sessions are in use, so that their tokens and inside
+/// addresses are kept.
+async fn extend_sessions(gateway: Arc<Gateway>) {
+    loop {
+        tokio::time::sleep(EXTEND_EVERY).await;
+        let ids: Vec<[u8; 16]> = gateway.sessions.all().iter().map(|s| s.id).collect();
+        gateway.accounts.extend_sessions(&ids, unix_now()).await;
+    }
+}
+
+/// The wanted state of the host.
+fn network(config: &Config, accounts: &Accounts, interface: &str) -> GatewayNetwork {
+    let pool = accounts.pool();
+    let inside = |address: IpAddr, bits| IpNet::new_assert(address, bits);
+    GatewayNetwork {
+        interface: interface.to_owned(),
+        addresses: vec![
+            inside(pool.gateway_v4().into(), pool.v4().prefix_len()),
+            inside(pool.gateway_v6().into(), pool.v6().prefix_len()),
+        ],
+        mtu: config.mtu.into(),
+        networks: vec![pool.v4().trunc().into(), pool.v6().trunc().into()],
+        uplink: config.uplink.clone(),
+        allow_private: config.allow_private.clone(),
+        listen_tcp: config.listen.iter().map(SocketAddr::port).collect(),
+        ipv6_uplink: has_ipv6_uplink(),
+    }
+}
+
+fn log_report(report: &cipherwall_netcfg::Report) {
+    for undone in &report.undone {
+        tracing::info!("put back: {undone}");
+    }
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn not_permitted(error: cipherwall_netcfg::Error) -> anyhow::Error {
+    if matches!(error, cipherwall_netcfg::Error::NotPermitted { .. }) {
+        Failure::not_permitted(error.to_string()).into()
+    } else {
+        error.into()
+    }
+}
+
+fn open_failed(error: OpenError) -> anyhow::Error {
+    if matches!(error, OpenError::NotPermitted) {
+        Failure::not_permitted(error.to_string()).into()
+    } else {
+        error.into()
+    }
+}

@@ -1,0 +1,341 @@
+//! The gateway's keys (A15, design 3.1): an ECDSA P-256 key with a self-signed certificate of one
+//! year, and a spare key that is in no use. Clients pin both public keys, so that the certificate
+//! can be made anew at any time, and the spare can take over, without breaking anybody.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const KEY_FILE: &str = "gateway.key";
+const SPARE_KEY_FILE: &str = "spare.key";
+const CERTIFICATE_FILE: &str = "gateway.crt";
+/// Validity of a certificate (A15).
+const VALID: Duration = Duration::days(365);
+/// A certificate that ends sooner than this is made anew.
+const RENEWED_BEFORE_END: Duration = Duration::days(30);
+
+/// The keys and the certificate of a gateway.
+pub struct Identity {
+    key: KeyPair,
+    certificate: CertificateDer<'static>,
+    certificate_path: PathBuf,
+    pins: [[u8; 32]; 2],
+}
+
+/// What `cert show` says of the certificate.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct CertificateInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// Names and addresses it is for.
+    pub names: Vec<String>,
+    /// Unix s.
+    pub not_before: i64,
+    /// Unix s.
+    pub not_after: i64,
+}
+
+/// Why there is no identity.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error("cannot {doing} {path}", path = path.display())]
+    Io {
+        /// "read" or "write".
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is none yet.
+    #[error(
+        "{path} is missing; restore it from a backup, or run `cipherwall-server init --endpoint \
+         HOST[:PORT]` for a new one (clients then need new invitations)", path = path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file holds something else.
+    #[error(
+        "{path} is damaged ({detail}); restore it from a backup, or move it away and run \
+         `cipherwall-server init` again (clients then need new invitations)", path = path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Making a key or certificate failed.
+    #[error("cannot make a key or certificate")]
+    Crypto(#[from] rcgen::Error),
+}
+
+impl IdentityError {
+    /// Whether the caller lacks rights (exit code 3) rather than anything being wrong.
+    pub fn is_not_permitted(&self) -> bool {
+        match self {
+            IdentityError::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            IdentityError::Missing { .. }
+            | IdentityError::Damaged { .. }
+            | IdentityError::Crypto(_) => false,
+        }
+    }
+}
+
+impl Identity {
+    /// Makes the keys that are missing, keeps those that are there, and loads all. Returns
+    /// whether the gateway key is new.
+    ///
+    /// # Errors
+    /// [`IdentityError`]
+    pub fn init(state_dir: &Path, host: &str) -> Result<(Identity, bool), IdentityError> {
+        let mut new = false;
+        for name in [KEY_FILE, SPARE_KEY_FILE] {
+            let path = state_dir.join(name);
+            if !path.exists() {
+                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+                write_private(&path, &key.serialize_pem())?;
+                new |= name == KEY_FILE;
+            }
+        }
+        Ok((Identity::load(state_dir, host)?, new))
+    }
+
+    /// Loads the keys, and makes the certificate anew if it is missing, for another key or host,
+    /// or about to end.
+    ///
+    /// # Errors
+    /// [`IdentityError`]
+    pub fn load(state_dir: &Path, host: &str) -> Result<Identity, IdentityError> {
+        let key = read_key(&state_dir.join(KEY_FILE))?;
+        let spare = read_key(&state_dir.join(SPARE_KEY_FILE))?;
+        let certificate_path = state_dir.join(CERTIFICATE_FILE);
+        let now = OffsetDateTime::now_utc();
+        let certificate = match CertificateDer::from_pem_file(&certificate_path) {
+            Ok(certificate) if is_fit(&certificate, &key, host, now) => certificate,
+            // Whatever is there instead: nothing depends on a certificate of ours but its key.
+            Ok(_) | Err(_) => {
+                let certificate = make_certificate(&key, host, now)?;
+                write_private(&certificate_path, &certificate.pem())?;
+                tracing::info!(path = %certificate_path.display(), "new certificate for one year");
+                certificate.der().clone()
+            }
+        };
+        let pins = [pin(&key), pin(&spare)];
+        Ok(Identity { key, certificate, certificate_path, pins })
+    }
+
+    /// SHA-256 of the public keys (SPKI, DER) that clients accept: the one in use and the spare.
+    pub fn pins(&self) -> [[u8; 32]; 2] {
+        self.pins
+    }
+
+    /// For the TLS library.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
+    }
+
+    /// For the TLS library.
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
+    }
+
+    /// What is in the certificate.
+    ///
+    /// # Errors
+    /// None for a certificate that was made or checked here.
+    pub fn describe(&self) -> Result<CertificateInfo, IdentityError> {
+        let path = self.certificate_path.clone();
+        let (_, certificate) = X509Certificate::from_der(&self.certificate).map_err(|error| {
+            IdentityError::Damaged { path: path.clone(), detail: error.to_string() }
+        })?;
+        let validity = certificate.validity();
+        let (not_before, not_after) =
+            (validity.not_before.timestamp(), validity.not_after.timestamp());
+        Ok(CertificateInfo { path, names: names(&certificate), not_before, not_after })
+    }
+}
+
+fn pin(key: &KeyPair) -> [u8; 32] {
+    Sha256::digest(key.subject_public_key_info()).into()
+}
+
+/// A certificate with nothing in it that tells it from any other web server's.
+fn make_certificate(
+    key: &KeyPair,
+    host: &str,
+    now: OffsetDateTime,
+) -> Result<rcgen::Certificate, rcgen::Error> {
+    let mut params = CertificateParams::new([host.to_owned()])?;
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, host);
+    params.distinguished_name = subject;
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial).map_err(|_| rcgen::Error::RingUnspecified)?;
+    // Positive and of full length: RFC 5280, section 4.1.2.2.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // For clocks that are a little late.
+    params.not_before = now - Duration::days(1);
+    params.not_after = params.not_before + VALID;
+    params.self_signed(key)
+}
+
+fn is_fit(certificate: &[u8], key: &KeyPair, host: &str, now: OffsetDateTime) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let end = (now + RENEWED_BEFORE_END).unix_timestamp();
+    certificate.public_key().raw == key.subject_public_key_info()
+        && certificate.validity().not_after.timestamp() > end
+        && names(&certificate).iter().any(|name| name == host)
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    use x509_parser::extensions::GeneralName;
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    #[allow(clippy::wildcard_enum_match_arm)] // we make only these two
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => address(bytes),
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(|bytes| std::net::Ipv4Addr::from(bytes).to_string());
+    let v6 =
+        || <[u8; 16]>::try_from(bytes).map(|bytes| std::net::Ipv6Addr::from(bytes).to_string());
+    v4.or_else(|_| v6()).ok()
+}
+
+fn read_key(path: &Path) -> Result<KeyPair, IdentityError> {
+    let pem = match std::fs::read_to_string(path) {
+        Ok(pem) => zeroize::Zeroizing::new(pem),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(IdentityError::Missing { path: path.to_owned() });
+        }
+        Err(source) => {
+            return Err(IdentityError::Io { doing: "read", path: path.to_owned(), source });
+        }
+    };
+    KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &PKCS_ECDSA_P256_SHA256).map_err(|error| {
+        IdentityError::Damaged { path: path.to_owned(), detail: error.to_string() }
+    })
+}
+
+/// Writes a file for root only, whole or not at all.
+fn write_private(path: &Path, content: &str) -> Result<(), IdentityError> {
+    let new_path = path.with_extension("new");
+    let written = || -> io::Result<()> {
+        match std::fs::remove_file(&new_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&new_path)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new_path, path)
+    };
+    written().map_err(|source| IdentityError::Io { doing: "write", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn dir() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn init_makes_keys_once_for_root_only() {
+        let dir = dir();
+        let (first, new) = Identity::init(dir.path(), "vpn.example.net").unwrap();
+        assert!(new);
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{:?}", entry.path());
+        }
+        let (second, new) = Identity::init(dir.path(), "vpn.example.net").unwrap();
+        assert!(!new);
+        assert_eq!(first.pins(), second.pins());
+        assert_eq!(first.certificate(), second.certificate());
+        assert_ne!(first.pins()[0], first.pins()[1]);
+    }
+
+    #[test]
+    fn the_certificate_is_for_the_host_and_one_year_and_its_key_is_the_first_pin() {
+        let dir = dir();
+        let (identity, _) = Identity::init(dir.path(), "2001:db8::1").unwrap();
+        let info = identity.describe().unwrap();
+        assert_eq!(info.names, ["2001:db8::1"]);
+        assert_eq!(info.not_after - info.not_before, VALID.whole_seconds());
+        let der = identity.certificate();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let spki: [u8; 32] = Sha256::digest(certificate.public_key().raw).into();
+        assert_eq!(spki, identity.pins()[0]);
+        assert_eq!(certificate.subject().to_string(), "CN=2001:db8::1");
+        assert!(!certificate.is_ca());
+    }
+
+    #[test]
+    fn another_host_or_a_coming_end_renews_the_certificate_and_keeps_the_pins() {
+        let dir = dir();
+        let (first, _) = Identity::init(dir.path(), "a.example").unwrap();
+        let moved = Identity::load(dir.path(), "b.example").unwrap();
+        assert_eq!(moved.describe().unwrap().names, ["b.example"]);
+        assert_eq!(moved.pins(), first.pins());
+
+        let long_ago = OffsetDateTime::now_utc() - Duration::days(340);
+        let ending = make_certificate(&first.key, "b.example", long_ago).unwrap();
+        write_private(&dir.path().join(CERTIFICATE_FILE), &ending.pem()).unwrap();
+        let renewed = Identity::load(dir.path(), "b.example").unwrap();
+        assert_ne!(renewed.certificate(), *ending.der());
+        assert_eq!(renewed.pins(), first.pins());
+    }
+
+    #[test]
+    fn rustls_takes_key_and_certificate() {
+        let dir = dir();
+        let (identity, _) = Identity::init(dir.path(), "vpn.example.net").unwrap();
+        rustls::ServerConfig::builder_with_provider(
+            rustls::crypto::aws_lc_rs::default_provider().into(),
+        )
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate()], identity.private_key())
+        .unwrap();
+    }
+
+    #[test]
+    fn a_missing_and_a_damaged_key_are_said_with_the_remedy() {
+        let dir = dir();
+        let missing = Identity::load(dir.path(), "a.example").err().unwrap().to_string();
+        assert!(missing.contains("gateway.key is missing; restore it"), "{missing}");
+        Identity::init(dir.path(), "a.example").unwrap();
+        std::fs::write(dir.path().join(SPARE_KEY_FILE), "junk").unwrap();
+        let damaged = Identity::load(dir.path(), "a.example").err().unwrap().to_string();
+        assert!(damaged.contains("spare.key is damaged"), "{damaged}");
+    }
+}

@@ -1,0 +1,29 @@
+//! The CipherWall gateway: `cipherwall-server`.
+//!
+//! [`cli`] holds the commands. `run` starts [`gateway`]; the others act on the accounts by way of
+//! [`admin`], or on files ([`config`], [`identity`]).
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub mod accounts;
+pub mod admin;
+mod cli;
+pub mod config;
+pub mod dns;
+pub mod gateway;
+pub mod identity;
+pub mod listener;
+pub mod metrics;
+pub mod pool;
+pub mod router;
+pub mod session;
+pub mod sessions;
+pub mod site;
+pub mod store;
+pub mod visitor;
+
+fn main() -> ExitCode {
+    cipherwall_cli::finish(cli::Cli::parse().run())
+}

@@ -1,0 +1,165 @@
+//! From the TUN device to the sessions.
+//!
+//! One task reads the device. It guesses that the next packet goes where the last one went and
+//! reads it straight into that session's batch; only a packet for somebody else is copied.
+
+use std::{io, net::IpAddr, sync::Arc};
+
+use cipherwall_proto::record::Batch;
+use cipherwall_tun::Device;
+
+use crate::{
+    metrics::Counters,
+    sessions::{Session, Sessions},
+};
+
+/// Bytes for one session after which they are sent, though more may be waiting.
+const BATCH_ENOUGH: usize = 128 * 1024;
+/// Packets after which the sessions they went to are flushed, though more may be waiting.
+const BURST: usize = 64;
+
+/// Moves packets from the TUN device to the sessions.
+pub struct Router {
+    tun: Arc<Device>,
+    sessions: Arc<Sessions>,
+    counters: Arc<Counters>,
+    /// Where the last packet went.
+    home: Option<Arc<Session>>,
+    /// Where packets are read to while there is no such session, or it has no room.
+    scratch: Box<Batch>,
+    /// Who was given packets since the last flush.
+    touched: Vec<Arc<Session>>,
+}
+
+/// Why reading has paused.
+#[derive(PartialEq)]
+enum Pause {
+    /// The device has nothing more.
+    Empty,
+    /// Others must have their turn, or the guess was wrong.
+    Enough,
+}
+
+impl Router {
+    /// For this device and these sessions.
+    pub fn new(tun: Arc<Device>, sessions: Arc<Sessions>, counters: Arc<Counters>) -> Self {
+        Self {
+            tun,
+            sessions,
+            counters,
+            home: None,
+            scratch: Box::default(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// Runs until the device is gone.
+    pub async fn run(mut self) -> io::Result<()> {
+        loop {
+            self.tun.readable().await?;
+            while self.burst()? == Pause::Enough {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Reads some packets and sends them.
+    fn burst(&mut self) -> io::Result<Pause> {
+        let home = self.home.take();
+        let read = match &home {
+            Some(session) => session.sender.fill(|batch| {
+                batch.has_room().then(|| self.read(batch, Some(session)))
+            }),
+            None => None,
+        };
+        let pause = match read {
+            Some(pause) => pause?,
+            None => {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let pause = self.read(&mut scratch, None);
+                scratch.clear();
+                self.scratch = scratch;
+                pause?
+            }
+        };
+        if self.home.is_none() {
+            self.home = home.clone();
+        }
+        self.touched.extend(home);
+        for session in self.touched.drain(..) {
+            if let Err(error) = session.sender.flush() {
+                // the session's own task notices as well, and ends it
+                tracing::debug!(user = session.user, %error, "sending to a client failed");
+            }
+        }
+        Ok(pause)
+    }
+
+    /// Reads packets into `batch`, which belongs to `home`. Leaves in `self.home` the session
+    /// that another packet was for.
+    fn read(&mut self, batch: &mut Batch, home: Option<&Arc<Session>>) -> io::Result<Pause> {
+        for _ in 0..BURST {
+            if !batch.has_room() || batch.len() >= BATCH_ENOUGH {
+                return Ok(Pause::Enough);
+            }
+            let read = match self.tun.try_read(&mut batch.packet_slices()) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Pause::Empty);
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(session) = self.find(batch, read) else {
+                self.counters.no_session.add(1);
+                continue;
+            };
+            session.sent.add(read as u64);
+            self.counters.sent.add(read as u64);
+            if home.is_some_and(|home| Arc::ptr_eq(home, &session)) {
+                batch.commit_packet(read);
+            } else {
+                if !session.sender.fill(|theirs| theirs.take_packet(batch, read)) {
+                    self.counters.congested.add(1);
+                }
+                self.touched.push(session.clone());
+                self.home = Some(session);
+            }
+        }
+        Ok(Pause::Enough)
+    }
+
+    /// Whom the packet is for that was just read into `batch`.
+    fn find(&self, batch: &Batch, read: usize) -> Option<Arc<Session>> {
+        let (head, length) = batch.packet_head(read);
+        self.sessions.find(destination(&head[..length])?)
+    }
+}
+
+/// The destination of a packet that comes from our own kernel.
+fn destination(head: &[u8]) -> Option<IpAddr> {
+    match head.first()? >> 4 {
+        4 => Some(IpAddr::from(*head.get(16..)?.first_chunk::<4>()?)),
+        6 => Some(IpAddr::from(*head.get(24..)?.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_destination_is_read_from_either_version() {
+        let mut v4 = [0; 40];
+        v4[0] = 0x45;
+        v4[16..20].copy_from_slice(&[10, 8, 0, 7]);
+        assert_eq!(destination(&v4), Some("10.8.0.7".parse().unwrap()));
+        let mut v6 = [0; 40];
+        v6[0] = 0x60;
+        v6[24] = 0xfd;
+        v6[39] = 7;
+        assert_eq!(destination(&v6), Some("fd00::7".parse().unwrap()));
+        assert_eq!(destination(&v6[..39]), None);
+        assert_eq!(destination(&[]), None);
+    }
+}

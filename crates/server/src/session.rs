@@ -1,0 +1,132 @@
+//! A connected session: from the client's connection to the TUN device.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use cipherwall_packet::{ip, offload::OffloadHeader};
+use cipherwall_proto::{
+    cipher::CipherId,
+    frame::{Control, KickReason},
+    tunnel::Event,
+};
+use cipherwall_transport::tunnel::{Link, LinkError};
+use tokio::sync::oneshot;
+
+use crate::{
+    accounts::Grant, admin::unix_now, gateway::Gateway, metrics::Counter, sessions::Session,
+};
+
+/// How a session's connection came to its end.
+enum End {
+    /// The client has left for good.
+    Closed,
+    /// We end it.
+    Kicked(KickReason),
+    /// The path is dead; the client may come back.
+    Silent,
+    /// The connection failed; the client may come back.
+    Failed(LinkError),
+}
+
+/// Serves a client that was let in until its connection ends.
+pub async fn run(
+    gateway: &Gateway,
+    mut link: Link,
+    grant: Grant,
+    cipher: CipherId,
+    peer: SocketAddr,
+) {
+    let (kick, kicked) = oneshot::channel();
+    let session = Arc::new(Session {
+        id: grant.session_id,
+        user: grant.user,
+        v4: grant.inner_v4,
+        v6: grant.inner_v6,
+        peer,
+        cipher,
+        since: unix_now(),
+        sender: link.sender().clone(),
+        received: Counter::default(),
+        sent: Counter::default(),
+        kick: Mutex::new(Some(kick)),
+    });
+    gateway.sessions.insert(&session);
+    tracing::info!(user = session.user, %peer, address = %session.v4, %cipher, "connected");
+    let end = serve(gateway, &session, &mut link, kicked).await;
+    gateway.sessions.remove(&session);
+    let user = &session.user;
+    match end {
+        End::Closed => {
+            tracing::info!(user, %peer, "disconnected");
+            gateway.accounts.close_session(&session.id, unix_now()).await;
+        }
+        End::Kicked(reason) => {
+            tracing::info!(user, %peer, ?reason, "session ended");
+            link.finish(&Control::Kick { reason }).await;
+        }
+        End::Silent => tracing::info!(user, %peer, "the client has fallen silent"),
+        End::Failed(error) => tracing::info!(user, %peer, %error, "connection lost"),
+    }
+}
+
+async fn serve(
+    gateway: &Gateway,
+    session: &Session,
+    link: &mut Link,
+    mut kicked: oneshot::Receiver<KickReason>,
+) -> End {
+    let mut on_packet = |header: &OffloadHeader, packet: &[u8]| {
+        pass_on(gateway, session, header, packet);
+    };
+    loop {
+        let event = tokio::select! {
+            event = link.run(&mut on_packet) => event,
+            Ok(reason) = &mut kicked => return End::Kicked(reason),
+        };
+        match event {
+            Ok(None | Some(Event::Suspect)) => {}
+            Ok(Some(Event::Dead)) => return End::Silent,
+            Ok(Some(Event::Peer(Control::Close))) => return End::Closed,
+            // only gateways kick
+            Ok(Some(Event::Peer(Control::Kick { .. }))) => {}
+            Err(error) => return End::Failed(error),
+        }
+    }
+}
+
+/// Gives a client's packet to the kernel, if it may send it (docs/security.md).
+fn pass_on(gateway: &Gateway, session: &Session, header: &OffloadHeader, packet: &[u8]) {
+    let counters = &gateway.counters;
+    let Ok((source, destination)) = ip::addresses(packet) else {
+        return counters.malformed.add(1);
+    };
+    if !session.owns(source) {
+        return counters.spoofed_source.add(1);
+    }
+    if gateway.is_other_client(destination) {
+        return counters.client_to_client.add(1);
+    }
+    session.received.add(packet.len() as u64);
+    counters.received.add(packet.len() as u64);
+    if let Err(error) = gateway.tun.write(header, packet) {
+        if error.kind() == io::ErrorKind::InvalidData {
+            counters.malformed.add(1);
+        } else {
+            tracing::debug!(%error, "the TUN device refuses a packet");
+        }
+    }
+}
+
+impl Gateway {
+    /// Whether an address lies inside the tunnel and is not the gateway's own.
+    fn is_other_client(&self, address: IpAddr) -> bool {
+        let pool = self.accounts.pool();
+        match address {
+            IpAddr::V4(address) => pool.v4().contains(&address) && address != pool.gateway_v4(),
+            IpAddr::V6(address) => pool.v6().contains(&address) && address != pool.gateway_v6(),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Sessions: at most one open one a device, known by the hash of its token (A4).
+
+use std::net::Ipv4Addr;
+
+use sqlx::{AnyConnection, Row};
+
+use super::bytes;
+
+/// Closed and expired sessions are kept this long for the administrator to look at.
+const KEPT_S: i64 = 30 * 24 * 3600;
+
+/// A session that is not closed, with whose it is.
+pub struct OpenSession {
+    /// Session id.
+    pub id: [u8; 16],
+    /// User name.
+    pub user: String,
+    /// Device row number.
+    pub device_id: i64,
+    /// Device name.
+    pub device: String,
+    /// Inside address.
+    pub inner_v4: Option<Ipv4Addr>,
+    /// Unix s.
+    pub opened: i64,
+    /// Unix s.
+    pub expires: i64,
+}
+
+/// Opens a session in place of any other one of the device.
+pub async fn open(
+    db: &mut AnyConnection,
+    id: &[u8; 16],
+    device_id: i64,
+    token_hash: &[u8; 32],
+    now: i64,
+    expires: i64,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE sessions SET closed = $1 WHERE device_id = $2 AND closed IS NULL")
+        .bind(now)
+        .bind(device_id)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("DELETE FROM sessions WHERE expires < $1")
+        .bind(now - KEPT_S)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "INSERT INTO sessions (id, device_id, token_hash, opened, expires)
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id.as_slice())
+    .bind(device_id)
+    .bind(token_hash.as_slice())
+    .bind(now)
+    .bind(expires)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Closes a session and notes that its device was here until now.
+pub async fn close(db: &mut AnyConnection, id: &[u8; 16], now: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE sessions SET closed = $1 WHERE id = $2 AND closed IS NULL")
+        .bind(now)
+        .bind(id.as_slice())
+        .execute(&mut *db)
+        .await?;
+    device_seen(db, id, now).await
+}
+
+/// Puts off the end of a session that is in use, and notes that its device is here.
+pub async fn extend(
+    db: &mut AnyConnection,
+    id: &[u8; 16],
+    now: i64,
+    expires: i64,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE sessions SET expires = $1 WHERE id = $2 AND closed IS NULL")
+        .bind(expires)
+        .bind(id.as_slice())
+        .execute(&mut *db)
+        .await?;
+    device_seen(db, id, now).await
+}
+
+/// Sessions neither closed nor expired, oldest first.
+pub async fn list_open(db: &mut AnyConnection, now: i64) -> sqlx::Result<Vec<OpenSession>> {
+    let rows = sqlx::query(
+        "SELECT sessions.id, users.name AS user_name, devices.id AS device_id,
+                devices.name AS device_name, devices.inner_v4, sessions.opened, sessions.expires
+         FROM sessions JOIN devices ON devices.id = sessions.device_id
+                       JOIN users ON users.id = devices.user_id
+         WHERE sessions.closed IS NULL AND sessions.expires > $1
+         ORDER BY sessions.opened, user_name",
+    )
+    .bind(now)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(OpenSession {
+                id: bytes(row, "id")?,
+                user: row.try_get("user_name")?,
+                device_id: row.try_get("device_id")?,
+                device: row.try_get("device_name")?,
+                inner_v4: super::devices::address(row)?,
+                opened: row.try_get("opened")?,
+                expires: row.try_get("expires")?,
+            })
+        })
+        .collect()
+}
+
+async fn device_seen(db: &mut AnyConnection, session_id: &[u8; 16], now: i64) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE devices SET last_seen = $1
+         WHERE id = (SELECT device_id FROM sessions WHERE id = $2) AND last_seen < $1",
+    )
+    .bind(now)
+    .bind(session_id.as_slice())
+    .execute(db)
+    .await
+    .map(|_| ())
+}
