@@ -1,0 +1,228 @@
+//! The client's settings: everything into the tunnel but the tunnel's own connection and, where it
+//! is allowed, private networks (A11, A12).
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    change::{Address, Change, Route},
+    dns,
+    netlink::{Action, Netlink, Rule, Selector},
+    nft,
+    plan::{Plan, existing, usable},
+    sysctl,
+};
+use crate::{ClientNetwork, Error};
+
+/// The kernel's table with the host's own routes.
+const MAIN_TABLE: u32 = 254;
+
+/// Our rules' places: behind the local addresses (0), before everything else, so that no other
+/// program's route decides about traffic of the tunnel (TunnelVision, CVE-2024-3661).
+mod priority {
+    /// The tunnel's own connection takes the host's own routes.
+    pub(super) const TUNNEL_CONNECTION: u32 = 5180;
+    /// The inner network, before private networks, which it may be part of.
+    pub(super) const INNER_NETWORK: u32 = 5181;
+    /// Private networks, if they are allowed.
+    pub(super) const LAN: u32 = 5182;
+    /// Everything else goes into the tunnel.
+    pub(super) const EVERYTHING: u32 = 5183;
+}
+
+pub(super) async fn plan(
+    wanted: &ClientNetwork,
+    netlink: &Netlink,
+    journaled: &[Change],
+) -> Result<Plan, Error> {
+    let interface = existing(netlink, &wanted.interface).await?;
+    let mut plan = Plan::default();
+    plan.quiet_interface(&interface.name);
+    // The mark counts when the source of an answer to the tunnel's own packets is checked.
+    let needed = strict_interface(&interface.name).is_some();
+    plan.sysctl("net/ipv4/conf/all/src_valid_mark", "1", &[], needed);
+    hide_inner_address(&mut plan);
+    packet_filter(&mut plan, wanted, journaled).await?;
+
+    for address in wanted.addresses.iter().copied().filter(usable) {
+        let interface = interface.name.clone();
+        plan.address(netlink, Address { interface, address, quiet: true }).await?;
+    }
+    plan.link(&interface, wanted.mtu);
+    for network in routes(wanted).into_iter().filter(usable) {
+        let interface = interface.name.clone();
+        plan.route(Route { interface, table: wanted.table, network });
+    }
+    for rule in rules(wanted) {
+        plan.rule(rule);
+    }
+    if !wanted.dns.is_empty() {
+        for change in dns::changes(&wanted.interface, &wanted.dns)? {
+            let in_place =
+                if let Change::ResolverFile(file) = &change { file.in_place() } else { false };
+            plan.push(change, in_place);
+        }
+    }
+    Ok(plan)
+}
+
+/// Neighbours that ask who has the inner address get no answer. 1 is enough for that; 2 would cut
+/// off hosts whose router is not in their own subnet, as is usual in clouds.
+fn hide_inner_address(plan: &mut Plan) {
+    const KEY: &str = "net/ipv4/conf/all/arp_ignore";
+    if sysctl::read(KEY).is_some_and(|now| now == "0" || now == "1") {
+        plan.sysctl(KEY, "1", &[], false);
+    }
+}
+
+/// Without `nft` the tunnel works where no reverse path filter is strict.
+async fn packet_filter(
+    plan: &mut Plan,
+    wanted: &ClientNetwork,
+    journaled: &[Change],
+) -> Result<(), Error> {
+    if nft::installed() {
+        return plan.table(nft::client::table(wanted), journaled).await;
+    }
+    if let Some(interface) = strict_interface(&wanted.interface) {
+        return Err(Error::ProgramMissing {
+            program: "nft",
+            package: "nftables",
+            why: format!(
+                "and net.ipv4.conf.{interface}.rp_filter=1 drops the answers to the tunnel \
+                 without it"
+            ),
+        });
+    }
+    plan.warnings.push(
+        "the program `nft` is missing, so neighbours on the local network can send packets to the \
+         inner address; install it: apt-get install nftables"
+            .into(),
+    );
+    Ok(())
+}
+
+/// An interface, now there or to come (`default`), whose reverse path filter is strict.
+fn strict_interface(tun: &str) -> Option<String> {
+    let filter = |interface: &str| -> u32 {
+        let value = sysctl::read(&format!("net/ipv4/conf/{interface}/rp_filter"));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    let all = filter("all");
+    sysctl::interfaces("ipv4")
+        .into_iter()
+        .filter(|interface| !["all", "lo", tun].contains(&interface.as_str()))
+        .find(|interface| filter(interface).max(all) == 1)
+}
+
+/// The inner network: that of the addresses, and the DNS servers.
+fn inner_networks(wanted: &ClientNetwork) -> Vec<IpNet> {
+    let mut networks: Vec<IpNet> = wanted.addresses.iter().map(IpNet::trunc).collect();
+    networks.extend(wanted.dns.iter().map(|server| IpNet::from(*server)));
+    IpNet::aggregate(&networks)
+}
+
+/// The routes of our table: what is wanted, and the inner network where that does not hold it.
+fn routes(wanted: &ClientNetwork) -> Vec<IpNet> {
+    let mut routes = wanted.routes.clone();
+    for inner in inner_networks(wanted) {
+        if !routes.iter().any(|route| route.contains(&inner)) {
+            routes.push(inner);
+        }
+    }
+    routes
+}
+
+fn rules(wanted: &ClientNetwork) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for ipv6 in [false, true] {
+        let mut add = |priority, selector, action| {
+            rules.push(Rule { ipv6, priority, selector, action });
+        };
+        add(priority::TUNNEL_CONNECTION, Selector::Marked(wanted.mark), Action::Lookup(MAIN_TABLE));
+        add(priority::EVERYTHING, Selector::NotMarked(wanted.mark), Action::Lookup(wanted.table));
+    }
+    let to = |priority, network: IpNet, action| Rule {
+        ipv6: matches!(network, IpNet::V6(_)),
+        priority,
+        selector: Selector::To(network),
+        action,
+    };
+    for network in inner_networks(wanted) {
+        rules.push(to(priority::INNER_NETWORK, network, Action::Lookup(wanted.table)));
+    }
+    if wanted.allow_lan {
+        for network in private_networks() {
+            rules.push(to(priority::LAN, network, Action::LookupMoreSpecific(MAIN_TABLE)));
+        }
+        for network in neighbours() {
+            rules.push(to(priority::LAN, network, Action::Lookup(MAIN_TABLE)));
+        }
+    }
+    rules.retain(|rule| !rule.ipv6 || sysctl::has_ipv6());
+    // The rule for everything comes last, so that nothing allowed is cut off in between.
+    rules.sort_by_key(|rule| rule.priority);
+    rules
+}
+
+/// Networks that are nobody's on the internet: never "the connected subnet", which may be hostile
+/// and claim public addresses (TunnelCrack LocalNet, CVE-2023-36672). Default routes do not count.
+fn private_networks() -> Vec<IpNet> {
+    const V4: [([u8; 4], u8); 4] =
+        [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16), ([169, 254, 0, 0], 16)];
+    let v4 = V4.map(|(address, length)| Ipv4Net::new_assert(address.into(), length).into());
+    let v6 = [([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10)]
+        .map(|(address, length)| Ipv6Net::new_assert(address.into(), length).into());
+    v4.into_iter().chain(v6).collect()
+}
+
+/// Multicast of the local network (discovery of printers and the like) and broadcast, which need
+/// the default route to find their interface. IPv6 knows its multicast from the local table.
+fn neighbours() -> Vec<IpNet> {
+    [([224, 0, 0, 0], 24), ([239, 0, 0, 0], 8), ([255, 255, 255, 255], 32)]
+        .map(|(address, length)| Ipv4Net::new_assert(address.into(), length).into())
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MARK_DEFAULT, TABLE_DEFAULT, default_routes};
+
+    fn wanted() -> ClientNetwork {
+        ClientNetwork {
+            interface: "cw0".into(),
+            addresses: vec!["10.66.0.2/32".parse().unwrap(), "fd66::2/128".parse().unwrap()],
+            mtu: 1420,
+            mark: MARK_DEFAULT,
+            table: TABLE_DEFAULT,
+            routes: default_routes(),
+            allow_lan: true,
+            dns: vec!["10.66.0.1".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn the_inner_network_comes_before_the_private_networks_and_everything_comes_last() {
+        let rules = rules(&wanted());
+        let place = |text: &str| {
+            let network: IpNet = text.parse().unwrap();
+            rules.iter().position(|rule| rule.selector == Selector::To(network)).unwrap()
+        };
+        assert!(place("10.66.0.1/32") < place("10.0.0.0/8"));
+        assert!(matches!(rules.last().unwrap().selector, Selector::NotMarked(MARK_DEFAULT)));
+    }
+
+    #[test]
+    fn no_private_network_is_excepted_when_the_lan_is_not_allowed() {
+        let rules = rules(&ClientNetwork { allow_lan: false, ..wanted() });
+        assert!(rules.iter().all(|rule| rule.priority != priority::LAN));
+    }
+
+    #[test]
+    fn routes_hold_the_inner_network_even_if_only_part_of_the_traffic_is_wanted() {
+        assert_eq!(routes(&wanted()), default_routes());
+        let only = "198.51.100.0/24".parse().unwrap();
+        let routes = routes(&ClientNetwork { routes: vec![only], ..wanted() });
+        assert!(routes.contains(&"10.66.0.1/32".parse().unwrap()), "{routes:?}");
+    }
+}
