@@ -24,8 +24,8 @@ pub const OFFLOAD: u8 = 0x02;
 const PING: u8 = 0x03;
 const PONG: u8 = 0x04;
 const CONTROL: u8 = 0x05;
-/// Types from here on may be skipped by whoever does not know them; 0x80 itself is padding.
-const SKIPPABLE: u8 = 0x80;
+/// Frame type of padding, and the first of those that may be skipped by whoever does not know them.
+pub const PADDING: u8 = 0x80;
 
 /// A frame as it was received.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,7 +131,7 @@ impl<'a> Frame<'a> {
             PING => Ok(Frame::Ping(eight()?)),
             PONG => Ok(Frame::Pong(eight()?)),
             CONTROL => Ok(Frame::Control(message::unpack(payload)?)),
-            SKIPPABLE.. => Ok(Frame::Skipped),
+            PADDING.. => Ok(Frame::Skipped),
             _ => Err(FrameError::UnknownType(kind)),
         }
     }

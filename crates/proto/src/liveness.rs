@@ -14,13 +14,27 @@ use crate::jitter::Jitter;
 
 const KEEPALIVE_SPREAD_PERCENT: u32 = 20;
 const PONG_WITHIN: Duration = Duration::from_secs(5);
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 const PROBE_AFTER_MIN: Duration = Duration::from_secs(1);
+
+/// How patient an end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How long the path may be idle before it is pinged.
+    pub interval: Duration,
+    /// How long an answer may fail to come before the path is dead.
+    pub silence: Duration,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(15), silence: Duration::from_secs(30) }
+    }
+}
 
 /// The timers of one path.
 #[derive(Debug, Clone)]
 pub struct Liveness {
-    keepalive: Duration,
+    keepalive: Keepalive,
     jitter: Jitter,
     /// When the next ping of an idle path is due.
     ping_at: Instant,
@@ -68,10 +82,10 @@ pub enum Reason {
 }
 
 impl Liveness {
-    /// For a path that works now. `keepalive`: how long it may be idle; `seed` decides the jitter.
-    pub fn new(now: Instant, keepalive: Duration, seed: u64) -> Self {
+    /// For a path that works now; `seed` decides the jitter.
+    pub fn new(now: Instant, keepalive: Keepalive, seed: u64) -> Self {
         let mut jitter = Jitter::new(seed);
-        let ping_at = now + jitter.spread(keepalive, KEEPALIVE_SPREAD_PERCENT);
+        let ping_at = now + jitter.spread(keepalive.interval, KEEPALIVE_SPREAD_PERCENT);
         Self {
             keepalive,
             jitter,
@@ -90,9 +104,14 @@ impl Liveness {
         self.smoothed
     }
 
+    /// Whether [`Due::Suspect`] was said and no life has come back since.
+    pub fn is_suspect(&self) -> bool {
+        self.probe.is_some_and(|probe| probe.suspected)
+    }
+
     /// Something was sent; `traffic`: packets of the user, to which answers are expected.
     pub fn on_sent(&mut self, now: Instant, traffic: bool) {
-        self.ping_at = now + self.jitter.spread(self.keepalive, KEEPALIVE_SPREAD_PERCENT);
+        self.ping_at = now + self.jitter.spread(self.keepalive.interval, KEEPALIVE_SPREAD_PERCENT);
         if traffic {
             self.unanswered_since.get_or_insert(now);
         }
@@ -136,7 +155,7 @@ impl Liveness {
                 .min_by_key(|(at, _)| *at)
                 .unwrap_or(keepalive);
         };
-        let silence = (self.last_received + SILENCE_MAX).max(probe.sent + PONG_WITHIN);
+        let silence = (self.last_received + self.keepalive.silence).max(probe.sent + PONG_WITHIN);
         if !probe.for_traffic {
             (probe.sent + PONG_WITHIN, Reason::Dead)
         } else if !probe.suspected && probe.sent + after < silence {
@@ -181,7 +200,7 @@ mod tests {
 
     fn start() -> (Liveness, Instant) {
         let now = Instant::now();
-        (Liveness::new(now, 15 * S, 1), now)
+        (Liveness::new(now, Keepalive::default(), 1), now)
     }
 
     /// Runs the timers until `until`; what they asked for, with the seconds since `start`.
@@ -206,7 +225,7 @@ mod tests {
     fn an_idle_path_is_pinged_after_15_s_and_dead_5_s_later() {
         for seed in 0..20 {
             let now = Instant::now();
-            let mut l = Liveness::new(now, 15 * S, seed);
+            let mut l = Liveness::new(now, Keepalive::default(), seed);
             let all = run(&mut l, now, 40 * S);
             let [(ping, Due::Ping(_)), (dead, Due::Dead)] = all[..] else { panic!("{all:?}") };
             assert!((120..=180).contains(&ping), "{ping}");

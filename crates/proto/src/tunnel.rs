@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     frame::{self, Control, Frame},
-    liveness::{Due, Liveness, Reason},
+    liveness::{Due, Keepalive, Liveness, Reason},
 };
 
 /// One end of a tunnel.
@@ -30,8 +30,8 @@ pub enum Event {
 }
 
 impl Tunnel {
-    /// A tunnel that begins now. `keepalive`: how long it may be idle; `seed` decides the jitter.
-    pub fn new(now: Instant, keepalive: Duration, seed: u64) -> Self {
+    /// A tunnel that begins now; `seed` decides the jitter.
+    pub fn new(now: Instant, keepalive: Keepalive, seed: u64) -> Self {
         Self { liveness: Liveness::new(now, keepalive, seed), outgoing: Vec::new() }
     }
 
@@ -92,6 +92,11 @@ impl Tunnel {
     /// The frames to be sent, if any.
     pub fn poll_frames(&mut self) -> Option<Vec<u8>> {
         (!self.outgoing.is_empty()).then(|| std::mem::take(&mut self.outgoing))
+    }
+
+    /// Whether [`Event::Suspect`] was the last that is known of the path.
+    pub fn is_suspect(&self) -> bool {
+        self.liveness.is_suspect()
     }
 
     /// The smoothed round trip, once known.

@@ -23,6 +23,8 @@ const CAPACITY: usize = RECORDS * PLAINTEXT_MAX;
 const READ_MAX: usize = offload::HEADER_LEN + 65_535;
 /// How many records a packet can touch.
 const PACKET_SLICES: usize = READ_MAX.div_ceil(PLAINTEXT_MAX) + 1;
+/// So many bytes of a packet always lie in one piece: its offload header, and the headers behind.
+const CONTIGUOUS_MIN: usize = 96;
 /// Packets up to this length lose an idle offload header, which costs them a copy.
 const SMALL_PACKET: usize = 2_048;
 
@@ -54,7 +56,8 @@ impl Batch {
 
     /// Whether a packet of any length fits in.
     pub fn has_room(&self) -> bool {
-        self.sealed == 0 && CAPACITY - self.plain >= frame::HEADER_LEN + READ_MAX
+        let wanted = CONTIGUOUS_MIN + frame::HEADER_LEN + READ_MAX;
+        self.sealed == 0 && CAPACITY - self.plain >= wanted
     }
 
     /// Adds the bytes of whole frames; `false`, and no change, if they do not fit.
@@ -74,6 +77,7 @@ impl Batch {
     /// Without [`Batch::has_room`].
     pub fn packet_slices(&mut self) -> [IoSliceMut<'_>; PACKET_SLICES] {
         assert!(self.has_room(), "room for a packet");
+        self.pad_short_end();
         let start = self.plain + frame::HEADER_LEN;
         let mut left = READ_MAX;
         let mut offset = start % PLAINTEXT_MAX;
@@ -129,6 +133,7 @@ impl Batch {
         if !self.has_room() {
             return false;
         }
+        self.pad_short_end();
         let (start, source) = (self.plain + frame::HEADER_LEN, from.plain + frame::HEADER_LEN);
         let mut done = 0;
         while done < read {
@@ -165,6 +170,17 @@ impl Batch {
     pub fn clear(&mut self) {
         self.plain = 0;
         self.sealed = 0;
+    }
+
+    /// Fills the end of a record where the beginning of a packet would be cut in two.
+    fn pad_short_end(&mut self) {
+        let left = PLAINTEXT_MAX - self.plain % PLAINTEXT_MAX;
+        if left < frame::HEADER_LEN + CONTIGUOUS_MIN {
+            let length = left.saturating_sub(frame::HEADER_LEN);
+            self.write(self.plain, &frame::header(frame::PADDING, length));
+            self.write(self.plain + frame::HEADER_LEN, &[0; CONTIGUOUS_MIN][..length]);
+            self.plain += frame::HEADER_LEN + length;
+        }
     }
 
     /// The plaintext bytes from `position` on that lie in one piece, at most `length`.

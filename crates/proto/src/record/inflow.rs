@@ -149,7 +149,9 @@ mod tests {
         bytes[0] = u8::from(offload);
         bytes.extend_from_slice(packet);
         let mut rest = &bytes[..];
-        for slice in &mut batch.packet_slices() {
+        let mut slices = batch.packet_slices();
+        assert!(slices[0].len() >= 96, "the offload header lies in one piece");
+        for slice in &mut slices {
             let (now, later) = rest.split_at(rest.len().min(slice.len()));
             slice[..now.len()].copy_from_slice(now);
             rest = later;
