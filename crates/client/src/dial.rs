@@ -127,14 +127,12 @@ impl DialError {
 
 fn is_final(code: RefusalCode) -> bool {
     match code {
-        RefusalCode::Rejected
-        | RefusalCode::Expired
-        | RefusalCode::Revoked
-        | RefusalCode::Used => true,
-        RefusalCode::Superseded
-        | RefusalCode::Busy
-        | RefusalCode::Full
-        | RefusalCode::Version => false,
+        RefusalCode::Rejected | RefusalCode::Expired | RefusalCode::Revoked | RefusalCode::Used => {
+            true
+        }
+        RefusalCode::Superseded | RefusalCode::Busy | RefusalCode::Full | RefusalCode::Version => {
+            false
+        }
     }
 }
 
@@ -228,10 +226,7 @@ impl Dialer {
     }
 
     /// TCP to the first address that accepts, then TLS.
-    async fn connect(
-        &self,
-        addresses: &[(Endpoint, SocketAddr)],
-    ) -> Result<Connected, DialError> {
+    async fn connect(&self, addresses: &[(Endpoint, SocketAddr)]) -> Result<Connected, DialError> {
         let mut failed = None;
         for (endpoint, address) in addresses {
             let started = Instant::now();
@@ -261,9 +256,8 @@ impl Dialer {
             .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
             .map_err(unreachable)?;
         let name = self.profile.sni.first().unwrap_or(&endpoint.host);
-        let handshake = async {
-            ClientConfig::new(endpoint.pins.to_vec())?.handshake(tcp, name).await
-        };
+        let handshake =
+            async { ClientConfig::new(endpoint.pins.to_vec())?.handshake(tcp, name).await };
         match timeout(OPENING_TIME, handshake).await {
             Ok(Ok((stream, agreed))) => Ok(Connected { stream, agreed, address }),
             Ok(Err(error)) if error.is_wrong_pin() => Err(DialError::WrongPin { address }),
@@ -280,8 +274,7 @@ impl Dialer {
     ) -> Result<(TlsStream, Answer), DialError> {
         let Connected { mut stream, agreed, address } = connected;
         let door = DoorKey(*self.profile.door_key);
-        let mut opening =
-            Opening::new(agreed.root, &door, agreed.alpn, PROGRAM, &self.ciphers);
+        let mut opening = Opening::new(agreed.root, &door, agreed.alpn, PROGRAM, &self.ciphers);
         let request = request(&mut opening);
         let exchange = async {
             stream.send(&request).await.map_err(|source| DialError::Tls { address, source })?;

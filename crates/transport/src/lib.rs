@@ -4,6 +4,7 @@
 //! connection, record by record, and hands the TCP connection over once both ends have agreed on a
 //! tunnel. [`tunnel`] moves packets over it from then on.
 
+pub mod hardware;
 pub mod socket;
 pub mod tls;
 pub mod tunnel;

@@ -17,6 +17,7 @@ use cipherwall_proto::{
     gateway::{self, Demand},
     keys::DoorKey,
     knock::{Verdict, Watch},
+    liveness::Keepalive,
     message::{Text, Welcome},
     tunnel::Event,
 };
@@ -27,8 +28,6 @@ use cipherwall_transport::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-
-const KEEPALIVE: Duration = Duration::from_secs(15);
 
 struct Gateway {
     listener: TcpListener,
@@ -89,7 +88,7 @@ async fn let_in(gateway: &Gateway, behind: &[u8]) -> Link {
         tcp.try_write(behind).unwrap();
     }
     let (sealer, opener) = (established.sealer, established.opener);
-    Link::new(Start { tcp, leftover, sealer, opener, keepalive: KEEPALIVE })
+    Link::new(Start { tcp, leftover, sealer, opener, keepalive: Keepalive::default() })
 }
 
 fn welcome() -> Welcome {
@@ -127,7 +126,7 @@ async fn log_in(gateway: &Gateway, ciphers: &[CipherId]) -> (Link, CipherId) {
     };
     let (tcp, leftover) = tls.into_parts();
     let (sealer, opener) = (established.sealer, established.opener);
-    let link = Link::new(Start { tcp, leftover, sealer, opener, keepalive: KEEPALIVE });
+    let link = Link::new(Start { tcp, leftover, sealer, opener, keepalive: Keepalive::default() });
     (link, established.cipher)
 }
 

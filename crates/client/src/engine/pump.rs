@@ -1,9 +1,9 @@
 //! From the TUN device to the gateway. A full socket stops the reading, so that packets wait, and
 //! are dropped, where they can be: in front of the tunnel.
 
-use std::{io, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc};
 
-use cipherwall_transport::tunnel::Sender;
+use cipherwall_transport::tunnel::{SendError, Sender};
 use cipherwall_tun::Device;
 use tokio::task::JoinHandle;
 
@@ -11,29 +11,52 @@ use tokio::task::JoinHandle;
 const BATCH_ENOUGH: usize = 128 * 1024;
 
 /// The task that moves packets; dropping it stops it.
-pub(crate) struct Pump(JoinHandle<()>);
+pub(crate) struct Pump(Option<JoinHandle<PumpError>>);
+
+/// Why a pump has ended.
+#[derive(Debug, thiserror::Error)]
+enum PumpError {
+    /// The device is gone.
+    #[error(transparent)]
+    Device(io::Error),
+    /// The connection is; the link notices as well.
+    #[error(transparent)]
+    Connection(#[from] SendError),
+}
 
 impl Pump {
-    /// Moves packets from now on. Ends by itself when the connection fails, which the link
-    /// notices as well.
+    /// Moves packets from now on.
     pub(crate) fn start(tun: Arc<Device>, sender: Arc<Sender>) -> Self {
-        Self(tokio::spawn(async move {
-            if let Err(error) = run(&tun, &sender).await {
-                tracing::debug!(%error, "no more packets go out over this connection");
+        Self(Some(tokio::spawn(async move {
+            let Err(error) = run(&tun, &sender).await;
+            error
+        })))
+    }
+
+    /// Waits until the TUN device is gone: for ever, usually. May be dropped and called again.
+    pub(crate) async fn device_lost(&mut self) -> io::Error {
+        if let Some(task) = &mut self.0 {
+            let ended = task.await;
+            self.0 = None;
+            if let Ok(PumpError::Device(error)) = ended {
+                return error;
             }
-        }))
+        }
+        std::future::pending().await
     }
 }
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
-async fn run(tun: &Device, sender: &Sender) -> anyhow::Result<()> {
+async fn run(tun: &Device, sender: &Sender) -> Result<Infallible, PumpError> {
     loop {
-        tun.readable().await?;
+        tun.readable().await.map_err(PumpError::Device)?;
         loop {
             let empty = sender.fill(|batch| -> io::Result<bool> {
                 while batch.has_room() && batch.len() < BATCH_ENOUGH {
@@ -46,7 +69,8 @@ async fn run(tun: &Device, sender: &Sender) -> anyhow::Result<()> {
                     }
                 }
                 Ok(false)
-            })?;
+            });
+            let empty = empty.map_err(PumpError::Device)?;
             sender.drain().await?;
             if empty {
                 break;

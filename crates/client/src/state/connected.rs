@@ -27,6 +27,8 @@ enum End {
     Stop,
     Lost(String),
     Kicked(KickReason),
+    /// The TUN device is gone.
+    DeviceLost(io::Error),
     /// Another connection has taken over.
     Replaced(Box<Dialed>),
 }
@@ -52,6 +54,11 @@ impl Context<'_> {
             }
             End::Kicked(reason @ (KickReason::Superseded | KickReason::Revoked)) => {
                 State::Disconnecting(None, Err(kicked(reason)))
+            }
+            End::DeviceLost(error) => {
+                let link = Some(Box::new(dialed.link));
+                let why = "the tunnel's network device is gone; did another program remove it?";
+                State::Disconnecting(link, Err(anyhow::Error::from(error).context(why)))
             }
             End::Replaced(dialed) => {
                 // so that the counters go on
@@ -89,7 +96,7 @@ impl Context<'_> {
     }
 
     async fn serve(&mut self, dialed: &mut Dialed, tun: &Arc<Device>) -> End {
-        let _pump = Pump::start(tun.clone(), dialed.link.sender().clone());
+        let mut pump = Pump::start(tun.clone(), dialed.link.sender().clone());
         let inner = (dialed.welcome.v4.0, dialed.welcome.v6.0);
         let mut on_packet = |header: &OffloadHeader, packet: &[u8]| {
             let ours = ip::addresses(packet).is_ok_and(|(_, destination)| match destination {
@@ -109,6 +116,7 @@ impl Context<'_> {
             let event = tokio::select! {
                 event = dialed.link.run(&mut on_packet) => event,
                 replacement = race.won() => return End::Replaced(replacement),
+                error = pump.device_lost() => return End::DeviceLost(error),
                 () = self.asked_to_stop() => return End::Stop,
             };
             self.live.measured(dialed.link.traffic(), dialed.link.round_trip());
@@ -138,10 +146,12 @@ impl Context<'_> {
     }
 }
 
+type Dial = Pin<Box<dyn Future<Output = Result<Dialed, DialError>> + Send>>;
+
 /// Another connection, tried beside one that may be dead (A8).
 #[derive(Default)]
 struct Race {
-    dial: Option<Pin<Box<dyn Future<Output = Result<Dialed, DialError>> + Send>>>,
+    dial: Option<Dial>,
     was_run: bool,
 }
 

@@ -14,6 +14,8 @@ const _: () = assert!(PLAIN_CAPACITY >= frame::HEADER_LEN + frame::PAYLOAD_MAX +
 pub struct Inflow {
     sealed: Queue,
     plain: Queue,
+    /// A record has been opened since somebody asked.
+    authentic: bool,
 }
 
 /// Why what arrived is no tunnel. Each of these ends the connection, not the session.
@@ -29,7 +31,11 @@ pub enum InflowError {
 
 impl Default for Inflow {
     fn default() -> Self {
-        Self { sealed: Queue::new(SEALED_CAPACITY), plain: Queue::new(PLAIN_CAPACITY) }
+        Self {
+            sealed: Queue::new(SEALED_CAPACITY),
+            plain: Queue::new(PLAIN_CAPACITY),
+            authentic: false,
+        }
     }
 }
 
@@ -77,7 +83,14 @@ impl Inflow {
             let record = &mut self.sealed.bytes[self.sealed.start..][..length];
             self.plain.end += opener.open(record, &mut self.plain.bytes[self.plain.end..])?;
             self.sealed.consume(length);
+            self.authentic = true;
         }
+    }
+
+    /// Whether an authentic record has come since the last call. Any is life (A8), also one that
+    /// holds only a part of a frame.
+    pub fn take_authentic(&mut self) -> bool {
+        std::mem::take(&mut self.authentic)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::Shutdown,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,10 +10,12 @@ use std::{
 use cipherwall_packet::offload::OffloadHeader;
 use cipherwall_proto::{
     frame::{Control, Frame},
+    liveness::Keepalive,
     record::{self, Inflow, InflowError, Opener, Sealer},
     tunnel::{Event, Tunnel},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use socket2::SockRef;
+use tokio::net::TcpStream;
 
 use super::{
     pool,
@@ -35,8 +38,8 @@ pub struct Start {
     pub sealer: Sealer,
     /// Opens what comes in.
     pub opener: Opener,
-    /// How long the path may be idle before it is pinged.
-    pub keepalive: Duration,
+    /// How patient this end is.
+    pub keepalive: Keepalive,
 }
 
 /// One end of a tunnel. Its owner calls [`Link::run`] again and again.
@@ -106,6 +109,11 @@ impl Link {
         (self.received, self.sent)
     }
 
+    /// Whether [`Event::Suspect`] was the last that is known of the path.
+    pub fn is_suspect(&self) -> bool {
+        self.tunnel.is_suspect()
+    }
+
     /// The smoothed round trip, once known.
     pub fn round_trip(&self) -> Option<Duration> {
         self.tunnel.round_trip()
@@ -172,10 +180,7 @@ impl Link {
             Some(())
         };
         let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-        drop(self.sender);
-        if let Some(mut stream) = Arc::into_inner(self.stream) {
-            let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
-        }
+        let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Write);
     }
 
     fn receive(
@@ -208,9 +213,7 @@ impl Link {
             return Ok(None);
         };
         let mut event = None;
-        let mut alive = false;
         while let Some(frame) = inflow.next_frame(&mut self.opener)? {
-            alive = true;
             match frame {
                 Frame::Packet(packet) => {
                     self.received += packet.len() as u64;
@@ -230,7 +233,7 @@ impl Link {
                 }
             }
         }
-        if alive {
+        if inflow.take_authentic() {
             self.tunnel.handle_received(now);
         }
         self.release_inflow();
@@ -278,6 +281,13 @@ impl Link {
         } else {
             timeout
         }
+    }
+}
+
+/// Senders may be held by others for a while; the connection ends here all the same.
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
     }
 }
 
