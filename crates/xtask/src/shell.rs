@@ -1,0 +1,65 @@
+//! Running cargo and other programs from a developer command.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use e2e::Programs;
+
+/// The root of the workspace.
+pub(crate) fn workspace_dir() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.ancestors().nth(2).context("crates/xtask has moved")?.to_owned())
+}
+
+/// The cargo that runs us, in the workspace.
+pub(crate) fn cargo(words: &[&str]) -> Result<Command> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.args(words).current_dir(workspace_dir()?);
+    Ok(command)
+}
+
+/// Runs a command with its output on the terminal; it has to succeed.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = line(command);
+    let status = command.status().with_context(|| format!("cannot run {line}"))?;
+    ensure!(status.success(), "{line}: {status}");
+    Ok(())
+}
+
+/// True if the command succeeds; its output is not shown.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// How a person would have typed it.
+pub(crate) fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Both programs, built with optimisation; those in `CIPHERWALL_BIN_DIR` as they are, if it is set.
+pub(crate) fn release_programs() -> Result<Programs> {
+    if std::env::var_os("CIPHERWALL_BIN_DIR").is_some() {
+        return Programs::find();
+    }
+    let words = ["build", "--release", "--locked", "-p", "cipherwall", "-p", "cipherwall-server"];
+    run(&mut cargo(&words)?)?;
+    // this program is target/debug/xtask
+    let here = std::env::current_exe()?;
+    let target_dir = here.ancestors().nth(2).context("xtask runs outside a target folder")?;
+    Programs::in_dir(target_dir.join("release"))
+}
+
+/// Refuses to go on as an ordinary user.
+pub(crate) fn require_root(command: &str) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "{command} needs root, for network namespaces and packages: \
+         run `sudo env \"PATH=$PATH\" cargo xtask {command}`"
+    );
+    Ok(())
+}

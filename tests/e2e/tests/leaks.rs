@@ -1,0 +1,105 @@
+//! What a bystander on the client's link sees. Every capture first has to see a probe.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use e2e::{Capture, ClientNode, Flow, GatewayNode, Lab, Node, Options, Page, Programs, address};
+
+/// The tunnel's own connection, and what any idle host sends on its link.
+fn is_expected(flow: &Flow) -> bool {
+    flow.is_with("tcp", address::GATEWAY.into(), 8443) || flow.is_link_housekeeping()
+}
+
+fn assert_nothing_else(flows: &BTreeMap<Flow, usize>, when: &str) {
+    let leaks: Vec<String> = flows
+        .iter()
+        .filter(|(flow, _)| !is_expected(flow))
+        .map(|(flow, count)| format!("{count} x {flow}"))
+        .collect();
+    assert!(leaks.is_empty(), "leaked past the tunnel {when}:\n{}", leaks.join("\n"));
+}
+
+/// All kinds of traffic that a host sends. Whether answers come is not asked here.
+fn send_everything(node: &Node) -> Result<()> {
+    let web = address::WEB.to_string();
+    let web_v6 = address::WEB_V6.to_string();
+    let page_v6 = format!("http://[{web_v6}]/");
+    let udp = format!("echo leak > /dev/udp/{web}/9; echo leak > /dev/udp/{web_v6}/9");
+    let server = format!("@{}", address::DNS);
+    for words in [
+        &["curl", "-s", "-m", "2", "http://www.lab.test/"][..],
+        &["curl", "-s", "-m", "2", &page_v6],
+        &["getent", "ahosts", "new.lab.test"],
+        &["dig", "+time=1", "+tries=1", &server, "www.lab.test"],
+        &["ping", "-c", "2", "-i", "0.1", "-W", "1", &web],
+        &["ping", "-c", "2", "-i", "0.1", "-W", "1", &web_v6],
+        &["bash", "-c", &udp],
+    ] {
+        node.run_with(words, "", Duration::from_secs(6))?;
+    }
+    Ok(())
+}
+
+/// Connects, sends everything and looks at the link, with and without IPv6 at the gateway.
+fn look_while_connected(gateway_ipv6: bool) -> Result<()> {
+    let lab = Lab::with(Options { gateway_ipv6, ..Options::default() })?;
+    let programs = Programs::find()?;
+    let gateway = GatewayNode::start_new(&lab, &programs)?;
+    let control = Capture::start(&lab.routers[0], "lan0")?;
+    send_everything(&lab.clients[0])?;
+    control.expect_probe(&lab.clients[0])?;
+    let open = control.finish()?;
+    for protocol in ["tcp", "udp", "icmp", "icmpv6"] {
+        let seen = open.keys().any(|flow| flow.protocol == protocol && !is_expected(flow));
+        assert!(seen, "the control sees no {protocol} without a tunnel, so it proves nothing");
+    }
+
+    let capture = Capture::start(&lab.routers[0], "lan0")?;
+    let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    send_everything(&client.node)?;
+    let page = Page::open(&client.node, "http://www.lab.test/")?;
+    assert!(page.body.contains("laboratory"), "the tunnel itself does not work: {page:?}");
+    capture.wait_for("the tunnel", |flow| flow.protocol == "tcp" && is_expected(flow))?;
+    assert_nothing_else(&capture.finish()?, "while connected");
+    Ok(())
+}
+
+#[test]
+fn nothing_but_the_tunnel_is_seen_while_connected() -> Result<()> {
+    look_while_connected(true)
+}
+
+#[test]
+fn ipv6_does_not_leak_where_the_gateway_has_none() -> Result<()> {
+    look_while_connected(false)
+}
+
+#[test]
+fn nothing_leaks_while_the_gateway_is_away() -> Result<()> {
+    let lab = Lab::new()?;
+    let programs = Programs::find()?;
+    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
+    let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let capture = Capture::start(&lab.routers[0], "lan0")?;
+    gateway.kill9()?;
+    client.wait_for_state("reconnecting", Duration::from_secs(35))?;
+    send_everything(&client.node)?;
+    capture.wait_for("an attempt", |flow| flow.protocol == "tcp" && is_expected(flow))?;
+    assert_nothing_else(&capture.finish()?, "while reconnecting");
+    Ok(())
+}
+
+#[test]
+fn after_disconnecting_the_link_is_used_directly_again() -> Result<()> {
+    let lab = Lab::new()?;
+    let programs = Programs::find()?;
+    let gateway = GatewayNode::start_new(&lab, &programs)?;
+    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    client.disconnect()?;
+    let capture = Capture::start(&lab.routers[0], "lan0")?;
+    capture.expect_probe(&client.node)?;
+    let seen = lab.visitor_address(&client.node, address::WEB.into())?;
+    assert_eq!(seen, address::CARRIER.to_string());
+    Ok(())
+}
