@@ -5,9 +5,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+
+/// How long another holder is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Held while the instance lives; dropping it removes the file.
 #[derive(Debug)]
@@ -17,8 +23,10 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock; `None` if another process holds it.
+    /// Takes the lock; `None` if another process holds it, and goes on doing so for a moment: a
+    /// child of a killed process holds it until it has become another program.
     pub(crate) fn acquire(path: &Path) -> io::Result<Option<Self>> {
+        let since = Instant::now();
         loop {
             let file = OpenOptions::new()
                 .create(true)
@@ -28,6 +36,10 @@ impl Lock {
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
                 .open(path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if since.elapsed() < PATIENCE => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 other => other?,
             }

@@ -12,8 +12,11 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::Error;
@@ -181,6 +184,10 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// How long to wait for the lock: a killed process's last `nft` may still be at work.
+const LOCK_TIME: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Takes the lock and writes our process id into it, for the message that the next one shows.
 fn lock(state_dir: &Path, path: &Path) -> Result<File, Error> {
     let wrong = |error| failed("cannot lock the journal", path, error);
@@ -192,15 +199,22 @@ fn lock(state_dir: &Path, path: &Path) -> Result<File, Error> {
         .mode(0o600)
         .open(path)
         .map_err(wrong)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(Error::InUse { pid, state_dir: state_dir.to_path_buf() });
+    let since = Instant::now();
+    while let Err(error) = file.try_lock() {
+        match error {
+            TryLockError::WouldBlock if since.elapsed() < LOCK_TIME => thread::sleep(LOCK_PAUSE),
+            TryLockError::WouldBlock => {
+                let mut text = String::new();
+                let pid = file.read_to_string(&mut text).ok();
+                let pid = pid.and_then(|_| text.trim().parse().ok());
+                return Err(Error::InUse { pid, state_dir: state_dir.to_path_buf() });
+            }
+            TryLockError::Error(error) => return Err(wrong(error)),
         }
-        Err(TryLockError::Error(error)) => return Err(wrong(error)),
     }
+    // A program that we started and that outlives us holds the lock until it has made its change,
+    // so that whoever repairs after us sees it.
+    fcntl_setfd(&file, FdFlags::empty()).map_err(|error| wrong(error.into()))?;
     file.set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| writeln!(file, "{}", std::process::id()))
