@@ -17,6 +17,9 @@ pub const HEADER_LEN: usize = 4;
 /// The longest payload, in bytes: an offload header and a packet of 65,535 bytes, rounded up.
 pub const PAYLOAD_MAX: usize = 65_600;
 
+/// The longest payload of a control frame, in bytes.
+const CONTROL_MAX: usize = 4_096;
+
 /// Frame type of an IP packet.
 pub const PACKET: u8 = 0x01;
 /// Frame type of an offload packet: virtio header (10), packet.
@@ -130,6 +133,7 @@ impl<'a> Frame<'a> {
             },
             PING => Ok(Frame::Ping(eight()?)),
             PONG => Ok(Frame::Pong(eight()?)),
+            CONTROL if payload.len() > CONTROL_MAX => Err(wrong_length),
             CONTROL => Ok(Frame::Control(message::unpack(payload)?)),
             PADDING.. => Ok(Frame::Skipped),
             _ => Err(FrameError::UnknownType(kind)),

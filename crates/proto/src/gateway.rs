@@ -20,6 +20,9 @@ use crate::{
 /// How many requests a connection may make before it is closed.
 pub const TRIES: u32 = 3;
 
+/// So many characters of a client's name go into the log.
+const PROGRAM_MAX: usize = 64;
+
 /// What a client wants, checked as far as that needs no data base: versions and ciphers agree,
 /// the signature is that of the device named.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ pub struct Opening {
     collector: Collector,
     aes_hardware: bool,
     cipher: CipherId,
+    program: String,
     tries: u32,
 }
 
@@ -90,6 +94,7 @@ impl Opening {
             collector: Collector::default(),
             aes_hardware,
             cipher: CipherId::ChaCha20Poly1305,
+            program: String::new(),
             tries: 0,
         }
     }
@@ -97,6 +102,11 @@ impl Opening {
     /// The cipher agreed with the client's last request.
     pub fn cipher(&self) -> CipherId {
         self.cipher
+    }
+
+    /// What the client says it is, at most 64 characters of its choice.
+    pub fn program(&self) -> &str {
+        &self.program
     }
 
     /// Takes the plaintext of one TLS record (the first one without the opener); `None` while the
@@ -116,11 +126,14 @@ impl Opening {
         let ClientMessage::<IgnoredAny> { offer, .. } = message::unpack(&body)?;
         let (low, high) = offer.versions;
         let cipher = CipherId::choose(&offer.ciphers, self.aes_hardware);
-        let (true, Some(cipher)) = ((low..=high).contains(&VERSION), cipher) else {
-            return Ok(Some(Demand::Refuse(Refused {
-                versions: Some((VERSION, VERSION)),
-                ..Refused::new(RefusalCode::Version)
-            })));
+        self.program = offer.program.chars().take(PROGRAM_MAX).collect();
+        let refused = Refused::new(RefusalCode::Version);
+        if !(low..=high).contains(&VERSION) {
+            let versions = Some((VERSION, VERSION));
+            return Ok(Some(Demand::Refuse(Refused { versions, ..refused })));
+        }
+        let Some(cipher) = cipher else {
+            return Ok(Some(Demand::Refuse(refused)));
         };
         self.cipher = cipher;
         let message: ClientMessage = message::unpack(&body)?;

@@ -126,6 +126,9 @@ pub enum RefusalCode {
     Version,
     /// Another device has used the invitation.
     Used,
+    /// A reason of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Refused {
@@ -161,7 +164,12 @@ impl Display for Refused {
                 write!(f, "the gateway has no inside address left ({pool}); its owner can enlarge it")
             }
             RefusalCode::Version => {
-                let (low, high) = self.versions.unwrap_or((0, 0));
+                let Some((low, high)) = self.versions else {
+                    return f.write_str(
+                        "the gateway knows none of the ciphers offered; leave the choice to it \
+                         (--cipher auto)",
+                    );
+                };
                 let side = if low > crate::VERSION { "this program" } else { "the gateway" };
                 write!(
                     f,
@@ -170,6 +178,9 @@ impl Display for Refused {
                     crate::VERSION
                 )
             }
+            RefusalCode::Unknown => f.write_str(
+                "the gateway refused for a reason that this program does not know; update it",
+            ),
             RefusalCode::Used => f.write_str(
                 "another device has used this invitation; each works for one device, ask for a new one",
             ),
@@ -178,3 +189,17 @@ impl Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_mismatch_says_which_side_to_update() {
+        let text =
+            |versions| Refused { versions, ..Refused::new(RefusalCode::Version) }.to_string();
+        assert!(text(Some((2, 3))).contains("update this program"));
+        assert!(text(Some((0, 0))).contains("update the gateway"));
+        assert!(text(None).contains("--cipher auto"));
+    }
+}

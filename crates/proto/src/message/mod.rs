@@ -40,6 +40,9 @@ pub enum MessageError {
     /// Deeper than allowed.
     #[error("a control message is nested deeper than {DEPTH_MAX}")]
     TooDeep,
+    /// A key that is no string.
+    #[error("a control message has a key that is no string")]
+    Key,
     /// The same key twice in one map.
     #[error("a control message has the key {0:?} twice")]
     DuplicateKey(String),
@@ -78,14 +81,31 @@ fn check_shape(value: &rmpv::ValueRef<'_>, depth: usize) -> Result<(), MessageEr
     }
     if let rmpv::ValueRef::Map(entries) = value {
         let depth = deeper()?;
-        for (at, (key, item)) in entries.iter().enumerate() {
-            if entries[..at].iter().any(|(earlier, _)| earlier == key) {
-                return Err(MessageError::DuplicateKey(key.to_string()));
-            }
-            check_shape(item, depth)?;
+        let mut keys = entries.iter().map(|(key, _)| text(key)).collect::<Result<Vec<_>, _>>()?;
+        // sorted, so that many keys take no quadratic time
+        keys.sort_unstable();
+        if let Some([twice, _]) = keys.array_windows().find(|[a, b]| a == b) {
+            return Err(MessageError::DuplicateKey((*twice).to_owned()));
         }
+        entries.iter().try_for_each(|(_, item)| check_shape(item, depth))?;
     }
     Ok(())
+}
+
+/// A key, which is a string.
+fn text<'a>(key: &'a rmpv::ValueRef<'_>) -> Result<&'a str, MessageError> {
+    match key {
+        rmpv::ValueRef::String(text) => text.as_str().ok_or(MessageError::Key),
+        rmpv::ValueRef::Nil
+        | rmpv::ValueRef::Boolean(_)
+        | rmpv::ValueRef::Integer(_)
+        | rmpv::ValueRef::F32(_)
+        | rmpv::ValueRef::F64(_)
+        | rmpv::ValueRef::Binary(_)
+        | rmpv::ValueRef::Array(_)
+        | rmpv::ValueRef::Map(_)
+        | rmpv::ValueRef::Ext(..) => Err(MessageError::Key),
+    }
 }
 
 /// A message with its padding.
@@ -101,21 +121,22 @@ struct Padded<'a, T> {
 /// # Panics
 /// If the message is longer than [`LENGTH_MAX`]: ours are not.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    // the length field of a longer pad takes up to two bytes more: three rounds always suffice
-    let mut pad = 0;
-    loop {
+    let padded = |pad: usize| {
         let zeros = vec![0; pad];
-        let body = pack(&Padded { message, pad: serde_bytes::Bytes::new(&zeros) });
-        let length = HEADER_LEN + body.len();
-        let missing = length.next_multiple_of(PAD_TO) - length;
-        // a pad that has just outgrown its shorter length field can overshoot: then go on to the
-        // next multiple
-        if missing == 0 {
-            assert!(body.len() <= LENGTH_MAX, "our own messages are short");
-            return [&MAGIC[..], &(body.len() as u32).to_be_bytes(), &body].concat();
-        }
-        pad += missing;
-    }
+        pack(&Padded { message, pad: serde_bytes::Bytes::new(&zeros) })
+    };
+    let length = HEADER_LEN + padded(0).len();
+    let missing = length.next_multiple_of(PAD_TO) - length;
+    // the length field of a longer pad takes a byte or two more
+    let pads = (0..=2).filter_map(|more| missing.checked_sub(more));
+    let body = pads
+        .chain((0..=2).map(|more| missing + PAD_TO - more))
+        .map(padded)
+        .find(|body| (HEADER_LEN + body.len()).is_multiple_of(PAD_TO));
+    #[allow(clippy::expect_used)]
+    let body = body.expect("one of them fits");
+    assert!(body.len() <= LENGTH_MAX, "our own messages are short");
+    [&MAGIC[..], &(body.len() as u32).to_be_bytes(), &body].concat()
 }
 
 /// Collects one control message from the plaintext of TLS records.
@@ -165,13 +186,17 @@ mod tests {
 
     #[test]
     fn padding_hides_the_length_at_every_size() {
+        let mut longer = 0;
         for size in 0..3_000 {
             let message = Sample { text: "x".repeat(size) };
             let bytes = encode(&message);
             assert_eq!(bytes.len() % PAD_TO, 0, "{size}");
+            longer += usize::from(bytes.len() > size + 40 + PAD_TO);
             let body = Collector::default().push(&bytes).unwrap().unwrap();
             assert_eq!(unpack::<Sample>(&body).unwrap(), message);
         }
+        // where a pad of just that length cannot be written
+        assert!(longer <= 3, "{longer} are padded further than needed");
     }
 
     #[test]
@@ -194,6 +219,7 @@ mod tests {
         // {"text": "a", "text": "b"}
         let twice = b"\x82\xa4text\xa1a\xa4text\xa1b";
         assert!(matches!(unpack::<Sample>(twice), Err(MessageError::DuplicateKey(_))));
+        assert_eq!(unpack::<Sample>(b"\x81\x01\xa1a"), Err(MessageError::Key));
         let mut deep = vec![0x91; 9];
         deep.push(0xc0);
         assert_eq!(unpack::<rmpv::Value>(&deep), Err(MessageError::TooDeep));

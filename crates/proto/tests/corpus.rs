@@ -1,0 +1,41 @@
+//! Replays the corpora of this crate's fuzz targets (docs/fuzzing.md).
+
+#[path = "../../../fuzz/bodies/frame.rs"]
+mod frame;
+#[path = "../../../fuzz/bodies/invitation.rs"]
+mod invitation;
+#[path = "../../../fuzz/bodies/message.rs"]
+mod message;
+#[path = "../../../fuzz/bodies/opener.rs"]
+mod opener;
+#[path = "../../../fuzz/bodies/record.rs"]
+mod record;
+#[path = "../../../fuzz/bodies/replay.rs"]
+mod replay;
+
+use replay::replay;
+
+#[test]
+fn frames() {
+    replay("frame", frame::run);
+}
+
+#[test]
+fn invitations() {
+    replay("invitation", invitation::run);
+}
+
+#[test]
+fn messages() {
+    replay("message", message::run);
+}
+
+#[test]
+fn openers() {
+    replay("opener", opener::run);
+}
+
+#[test]
+fn records() {
+    replay("record", record::run);
+}

@@ -1,0 +1,303 @@
+//! The test vectors of `docs/protocol.md` against the code, so that the two cannot drift apart:
+//! what the document says is computed here with the public functions, and every vector is used.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use cipherwall_packet::offload::{self, OffloadHeader};
+use cipherwall_proto::{
+    cipher::{CipherId, TAG_LEN},
+    client::{self, Answer, Credential},
+    credential,
+    device::{DeviceKey, Purpose},
+    frame::{self, Control, Frame, KickReason},
+    gateway::{self, Demand},
+    invitation::{Endpoint, Invitation, Transport},
+    keys::{Direction, DoorKey, Root},
+    knock::{self, Alpn, Verdict, Watch},
+    message::{Text, Welcome},
+    record::{Opener, PREFIX_LEN, Sealer},
+};
+
+const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+
+#[test]
+fn document_and_code_agree() {
+    let vectors = Vectors::read(DOCUMENT);
+    secrets(&vectors);
+    invitation(&vectors);
+    keys(&vectors);
+    opener(&vectors);
+    messages(&vectors);
+    frames(&vectors);
+    records(&vectors);
+    let unused = vectors.unused();
+    assert!(unused.is_empty(), "no code checks the vectors {unused:?}");
+}
+
+fn secrets(v: &Vectors) {
+    let salt = credential::salt(&v.array("salt_key"), &v.text("user"));
+    v.check("salt", &salt);
+    v.check("prehash", &credential::prehash(&v.text("password"), &salt));
+    v.check("door_key_id", &v.door().id());
+    v.check("device_public", &v.device().public());
+}
+
+fn invitation(v: &Vectors) {
+    let invitation = Invitation {
+        endpoints: vec![Endpoint {
+            host: "gateway.example".into(),
+            port: 8443,
+            transport: Transport::Tls,
+            pins: [v.array("pin_in_use"), v.array("pin_spare")],
+        }],
+        user: v.text("user"),
+        salt: v.array("salt"),
+        door_key: v.array("door_key"),
+        enrol_secret: v.array("enrol_secret"),
+        expires: 1_900_000_000,
+        sni: vec![],
+    };
+    v.check("invitation", invitation.to_link().as_bytes());
+    assert_eq!(Invitation::from_link(&v.text("invitation")), Ok(invitation));
+}
+
+fn keys(v: &Vectors) {
+    let root = v.root();
+    v.check("knock", &root.knock(&v.door()));
+    v.check("proof", &root.proof().0);
+    v.check("login_signature", &v.device().sign(Purpose::Login, &root.proof()));
+    v.check("enrol_signature", &v.device().sign(Purpose::Enrol, &root.proof()));
+    for cipher in [CipherId::ChaCha20Poly1305, CipherId::Aes256Gcm] {
+        let name = |what: &str| format!("{what}.cipher_{}", cipher.wire());
+        let chain = root.chain(&v.array("session_id"), 1, cipher);
+        v.check(&name("chain_0"), &chain.0);
+        for (d, direction) in
+            [("c2s", Direction::ClientToServer), ("s2c", Direction::ServerToClient)]
+        {
+            let keys = chain.stream_keys(direction);
+            v.check(&name(&format!("key_{d}")), &keys.key);
+            v.check(&name(&format!("iv_{d}")), &keys.iv);
+            v.check(&name(&format!("mask_{d}")), &keys.mask);
+        }
+    }
+}
+
+fn opener(v: &Vectors) {
+    for (name, alpn) in [("opener_http1", Alpn::Http1), ("opener_http2", Alpn::Http2)] {
+        v.check(name, &knock::opener(&v.root(), &v.door(), alpn));
+        let bytes = v.bytes(name);
+        let verdict = Watch::new(&v.root(), &[v.door()], alpn).push(&bytes);
+        assert_eq!(verdict, Verdict::Opened { consumed: bytes.len() }, "{name}");
+    }
+}
+
+fn messages(v: &Vectors) {
+    let (mut client, mut gateway) = v.openings(&[CipherId::Aes256Gcm, CipherId::ChaCha20Poly1305]);
+    let (user, prehash) = (v.text("user"), v.array("prehash"));
+    let login = Credential::Password { user: &user, prehash: &prehash };
+    let sent = client.request(&login, &v.device());
+    let (opener, message) = sent.split_at(knock::OPENER_LEN);
+    v.check("opener_http1", opener);
+    v.check_message("login_map", message);
+    let Some(Demand::Login { user, prehash, device }) = gateway.handle_record(message).unwrap()
+    else {
+        panic!("the gateway does not see a log-in");
+    };
+    v.check("user", user.as_bytes());
+    v.check("prehash", &prehash);
+    v.check("device_public", &device);
+
+    let (message, _) = gateway.welcome(v.welcome());
+    v.check_message("welcome_map", &message);
+    let Some(Answer::Welcome(established)) = client.handle_record(&message).unwrap() else {
+        panic!("the client does not see a welcome");
+    };
+    v.check("token", &*established.welcome.token);
+    v.check("session_id", &*established.welcome.session_id);
+}
+
+fn frames(v: &Vectors) {
+    let payload = 1u64.to_be_bytes();
+    v.check("ping", &frame::ping(payload));
+    v.check("pong", &frame::pong(payload));
+    v.check("padding", &frame::header(frame::PADDING, 0));
+    let kick = |reason| Control::Kick { reason };
+    for (name, control) in [
+        ("close", Control::Close),
+        ("kick_superseded", kick(KickReason::Superseded)),
+        ("kick_revoked", kick(KickReason::Revoked)),
+        ("kick_stopping", kick(KickReason::Stopping)),
+    ] {
+        v.check(name, &frame::control(&control));
+        assert_eq!(Frame::parse(&v.bytes(name)), Ok(Frame::Control(control)));
+    }
+
+    let bytes = v.bytes("packet");
+    assert_eq!(frame::frame_len(&bytes), Ok(Some(bytes.len())));
+    let Ok(Frame::Packet(packet)) = Frame::parse(&bytes) else { panic!("no packet") };
+    assert_eq!(offload::check(&OffloadHeader::NONE, packet), Ok(()));
+
+    let bytes = v.bytes("offload_packet");
+    assert_eq!(frame::frame_len(&bytes), Ok(Some(bytes.len())));
+    let Ok(Frame::Offload(header, packet)) = Frame::parse(&bytes) else { panic!("no offload") };
+    let mut pieces = Vec::new();
+    let mut emit = |piece: &[u8]| pieces.push(piece[40..].to_vec());
+    offload::split(&header, packet, &mut Vec::new(), &mut emit).unwrap();
+    assert_eq!(pieces, [b"seve".to_vec(), b"n b".to_vec()]);
+}
+
+fn records(v: &Vectors) {
+    for cipher in [CipherId::ChaCha20Poly1305, CipherId::Aes256Gcm] {
+        let name = |what: &str| format!("{what}.cipher_{}", cipher.wire());
+        let (mut client, mut gateway) = v.openings(&[cipher]);
+        let (user, prehash) = (v.text("user"), v.array("prehash"));
+        let login = Credential::Password { user: &user, prehash: &prehash };
+        let request = client.request(&login, &v.device());
+        gateway.handle_record(&request[knock::OPENER_LEN..]).unwrap().unwrap();
+        let (message, mut gateway) = gateway.welcome(v.welcome());
+        let Some(Answer::Welcome(mut client)) = client.handle_record(&message).unwrap() else {
+            panic!("the client does not see a welcome");
+        };
+        let now = Instant::now();
+        for (record, frame) in [("record_c2s_0", "ping"), ("record_c2s_1", "padding")] {
+            v.check(&name(record), &seal(&mut client.sealer, now, &v.bytes(frame)));
+            v.check(frame, &open(&mut gateway.opener, &v.bytes(&name(record))));
+        }
+        v.check(&name("record_s2c_0"), &seal(&mut gateway.sealer, now, &v.bytes("pong")));
+        v.check("pong", &open(&mut client.opener, &v.bytes(&name("record_s2c_0"))));
+    }
+}
+
+fn seal(sealer: &mut Sealer, now: Instant, plaintext: &[u8]) -> Vec<u8> {
+    let mut record = [&[0; PREFIX_LEN][..], plaintext, &[0; TAG_LEN]].concat();
+    sealer.seal(now, &mut record).unwrap();
+    record
+}
+
+fn open(opener: &mut Opener, record: &[u8]) -> Vec<u8> {
+    let mut plaintext = vec![0; record.len()];
+    let length = opener.open(&mut record.to_vec(), &mut plaintext).unwrap();
+    plaintext.truncate(length);
+    plaintext
+}
+
+/// The vectors of the document, and which of them have been looked at.
+struct Vectors {
+    values: BTreeMap<String, Vec<u8>>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl Vectors {
+    /// `name = hex` or `name = "text"` in blocks marked `vectors`, continued on indented lines.
+    fn read(document: &str) -> Self {
+        let mut lines: Vec<String> = Vec::new();
+        let mut inside = false;
+        for line in document.lines() {
+            match line {
+                "```vectors" => inside = true,
+                "```" => inside = false,
+                _ if !inside => {}
+                _ if line.starts_with(' ') => lines.last_mut().unwrap().push_str(line.trim()),
+                _ => lines.push(line.to_owned()),
+            }
+        }
+        let mut values = BTreeMap::new();
+        for line in lines {
+            let (name, value) = line.split_once('=').unwrap();
+            let value = value.trim();
+            let text = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+            let bytes = text.map_or_else(|| unhex(value), |text| text.as_bytes().to_vec());
+            let earlier = values.insert(name.trim().to_owned(), bytes);
+            assert!(earlier.is_none(), "{name} stands twice in the document");
+        }
+        Self { values, used: RefCell::default() }
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        self.used.borrow_mut().insert(name.to_owned());
+        self.values.get(name).unwrap_or_else(|| panic!("the document has no {name}")).clone()
+    }
+
+    fn array<const N: usize>(&self, name: &str) -> [u8; N] {
+        self.bytes(name).try_into().unwrap()
+    }
+
+    fn text(&self, name: &str) -> String {
+        String::from_utf8(self.bytes(name)).unwrap()
+    }
+
+    /// The code's value must be the document's.
+    fn check(&self, name: &str, code: &[u8]) {
+        assert_eq!(hex(&self.bytes(name)), hex(code), "{name}: document left, code right");
+    }
+
+    /// The code's message: the document has its map as far as the key `pad`.
+    fn check_message(&self, name: &str, message: &[u8]) {
+        let (header, map) = message.split_at(8);
+        assert_eq!(header[..4], *b"IRVP");
+        assert_eq!(header[4..], (map.len() as u32).to_be_bytes());
+        assert!(message.len().is_multiple_of(1_024), "{name}: {} bytes", message.len());
+        let (head, pad) = map.split_at(self.bytes(name).len());
+        self.check(name, head);
+        // bin 16 of zeros
+        let [0xc5, high, low, zeros @ ..] = pad else { panic!("{name}: no pad at its end") };
+        assert_eq!(zeros.len(), usize::from(u16::from_be_bytes([*high, *low])));
+        assert!(zeros.iter().all(|byte| *byte == 0), "{name}: the pad is not zeros");
+    }
+
+    fn unused(&self) -> Vec<&String> {
+        let used = self.used.borrow();
+        self.values.keys().filter(|name| !used.contains(*name)).collect()
+    }
+
+    fn root(&self) -> Root {
+        Root(self.array("root"))
+    }
+
+    fn door(&self) -> DoorKey {
+        DoorKey(self.array("door_key"))
+    }
+
+    fn device(&self) -> DeviceKey {
+        DeviceKey::from_seed(&self.array("device_seed"))
+    }
+
+    /// Both ends of the example's connection.
+    fn openings(&self, ciphers: &[CipherId]) -> (client::Opening, gateway::Opening) {
+        let (root, door) = (self.root(), self.door());
+        let client = client::Opening::new(root, &door, Alpn::Http1, "example 1.0", ciphers);
+        (client, gateway::Opening::new(self.root(), true))
+    }
+
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            session_id: self.array::<16>("session_id").into(),
+            token: self.array::<16>("token").into(),
+            version: 0,
+            cipher: 0,
+            v4: Text("10.8.0.2".parse().unwrap()),
+            v6: Text("fd00::2".parse().unwrap()),
+            routes: ["0.0.0.0/1", "128.0.0.0/1"].map(|net| Text(net.parse().unwrap())).to_vec(),
+            dns: vec![Text("10.8.0.1".parse().unwrap())],
+            mtu: 1420,
+            keepalive: 15,
+            time: 1_800_000_000,
+            pins: ["pin_in_use", "pin_spare"].map(|pin| self.array::<32>(pin).into()).to_vec(),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    assert!(hex.len().is_multiple_of(2) && hex.is_ascii(), "{hex}");
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
