@@ -104,7 +104,7 @@ impl Opening {
         self.cipher
     }
 
-    /// What the client says it is, at most 64 characters of its choice.
+    /// What the client says it is: at most 64 printable characters of its choice.
     pub fn program(&self) -> &str {
         &self.program
     }
@@ -126,7 +126,8 @@ impl Opening {
         let ClientMessage::<IgnoredAny> { offer, .. } = message::unpack(&body)?;
         let (low, high) = offer.versions;
         let cipher = CipherId::choose(&offer.ciphers, self.aes_hardware);
-        self.program = offer.program.chars().take(PROGRAM_MAX).collect();
+        let printable = offer.program.chars().filter(|c| !c.is_control());
+        self.program = printable.take(PROGRAM_MAX).collect();
         let refused = Refused::new(RefusalCode::Version);
         if !(low..=high).contains(&VERSION) {
             let versions = Some((VERSION, VERSION));

@@ -1,0 +1,48 @@
+//! A packet with its offload header, as a peer sends it: what passes the check goes to the kernel.
+
+use cipherwall_packet::{
+    ip,
+    offload::{self, HEADER_LEN, MAX_TCP_SEGMENTS, OffloadHeader},
+};
+
+/// Offload header, packet.
+pub(crate) fn run(data: &[u8]) {
+    let Some((header, packet)) = data.split_first_chunk::<HEADER_LEN>() else { return };
+    let header = OffloadHeader::parse(header);
+    assert_eq!(header.encode()[..], data[..HEADER_LEN]);
+    parse(packet);
+    split(&header, packet);
+    // what our own kernel says is brought into form first
+    split(&header.from_kernel(packet.len(), |at| packet.get(at).copied()), packet);
+}
+
+fn parse(packet: &[u8]) {
+    let addresses = ip::addresses(packet);
+    if let Ok(parsed) = ip::parse(packet) {
+        assert_eq!(addresses, Ok((parsed.source, parsed.destination)));
+        assert!(parsed.transport_offset <= packet.len());
+    }
+}
+
+/// Whatever passes the check is cut into packets that are sound, and nothing else is.
+fn split(header: &OffloadHeader, packet: &[u8]) {
+    let checked = offload::check(header, packet);
+    let mut pieces = 0;
+    let mut bytes = 0;
+    let mut scratch = Vec::new();
+    let done = offload::split(header, packet, &mut scratch, &mut |piece| {
+        assert_eq!(ip::addresses(piece), ip::addresses(packet));
+        assert!(piece.len() <= packet.len());
+        pieces += 1;
+        bytes += piece.len();
+    });
+    assert_eq!(done, checked);
+    assert!(pieces <= MAX_TCP_SEGMENTS);
+    if checked.is_ok() {
+        // each piece but the first repeats the headers
+        let repeated = usize::from(header.header_len) * (pieces - 1);
+        assert_eq!(bytes, packet.len() + repeated);
+    } else {
+        assert_eq!(pieces, 0);
+    }
+}
