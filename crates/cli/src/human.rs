@@ -1,4 +1,4 @@
-//! Numbers and durations as people write and read them.
+//! Numbers, durations and tables as people write and read them.
 
 use std::time::Duration;
 
@@ -51,9 +51,29 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Left-aligned columns under their heads, as wide as they need to be.
+pub fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heads[column].len()]).max().unwrap_or_default()
+    };
+    let line = |cells: [&str; N]| {
+        let padded = cells.iter().enumerate().map(|(n, cell)| format!("{cell:0$}", width(n)));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let rows = rows.iter().map(|row| line(std::array::from_fn(|n| row[n].as_str())));
+    std::iter::once(line(heads)).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_aligned_without_trailing_blanks() {
+        let rows = [["ada".to_owned(), "1".to_owned()], ["björn-åke".to_owned(), String::new()]];
+        assert_eq!(table(["USER", "N"], &rows), "USER       N\nada        1\nbjörn-åke");
+    }
 
     #[test]
     fn durations_are_read_with_units_only() {

@@ -31,9 +31,9 @@ pub struct LogOptions {
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
 
-    /// How a log line is written
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
+    /// How a log line is written [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 
     /// Log to this file instead of standard error
     ///
@@ -94,7 +94,7 @@ impl LogOptions {
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
         let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
-        let layer = match self.log_format {
+        let layer = match self.log_format.unwrap_or_default() {
             LogFormat::Text => layer.boxed(),
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
         };

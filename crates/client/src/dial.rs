@@ -33,6 +33,8 @@ const RESOLVE_TIME: Duration = Duration::from_secs(5);
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long TLS and the opening may take; the gateway may have log-ins waiting in a queue.
 const OPENING_TIME: Duration = Duration::from_secs(20);
+/// No gateway is that busy.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// What the gateway's log says of this program.
 const PROGRAM: &str = concat!("cipherwall ", env!("CARGO_PKG_VERSION"));
 
@@ -41,25 +43,25 @@ const PROGRAM: &str = concat!("cipherwall ", env!("CARGO_PKG_VERSION"));
 pub(crate) enum DialError {
     /// The gateway's name has no address.
     #[error(
-        "cannot find the address of {host}: {source}; check this computer's internet connection \
+        "cannot find the address of {host}: {cause}; check this computer's internet connection \
          and DNS"
     )]
     Resolve {
         /// The name.
         host: String,
         /// What the resolver said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// No address accepted a connection.
     #[error(
-        "cannot reach the gateway at {address}: {source}; check this computer's internet \
+        "cannot reach the gateway at {address}: {cause}; check this computer's internet \
          connection, and that the gateway is running and its port open"
     )]
     Unreachable {
         /// The last address tried.
         address: SocketAddr,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The key is not the gateway's.
     #[error(
@@ -72,20 +74,20 @@ pub(crate) enum DialError {
         address: SocketAddr,
     },
     /// The TLS handshake failed.
-    #[error("no encrypted connection to {address}: {source}; something on the way may alter it")]
+    #[error("no encrypted connection to {address}: {cause}; something on the way may alter it")]
     Tls {
         /// The address.
         address: SocketAddr,
         /// What went wrong.
-        source: TlsError,
+        cause: TlsError,
     },
     /// The gateway answered as it should not.
-    #[error("the gateway at {address}: {source}")]
+    #[error("the gateway at {address}: {cause}")]
     Opening {
         /// The address.
         address: SocketAddr,
         /// What was wrong.
-        source: OpeningError,
+        cause: OpeningError,
     },
     /// The gateway closed the connection, or did not answer in time.
     #[error("the gateway at {address} did not answer; try again, and look into its log")]
@@ -119,9 +121,23 @@ impl DialError {
             if is_final(refused.code) || refused.code == RefusalCode::Version)
     }
 
-    /// Whether the request may have reached the gateway without its answer reaching us.
-    fn is_lost_answer(&self) -> bool {
-        matches!(self, DialError::NoAnswer { .. })
+    /// Whether the gateway may have done what it was asked for without our knowing.
+    pub(crate) fn is_lost_answer(&self) -> bool {
+        match self {
+            DialError::NoAnswer { .. } | DialError::Tls { .. } => true,
+            // it answered, but as somebody who does not know this invitation
+            DialError::Opening { .. }
+            | DialError::Resolve { .. }
+            | DialError::Unreachable { .. }
+            | DialError::WrongPin { .. }
+            | DialError::Refused(_) => false,
+        }
+    }
+
+    /// How long the gateway wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let DialError::Refused(Refused { retry_after, .. }) = self else { return None };
+        retry_after.map(|seconds| Duration::from_secs(seconds.into()).min(RETRY_AFTER_MAX))
     }
 }
 
@@ -130,9 +146,11 @@ fn is_final(code: RefusalCode) -> bool {
         RefusalCode::Rejected | RefusalCode::Expired | RefusalCode::Revoked | RefusalCode::Used => {
             true
         }
-        RefusalCode::Superseded | RefusalCode::Busy | RefusalCode::Full | RefusalCode::Version => {
-            false
-        }
+        RefusalCode::Superseded
+        | RefusalCode::Busy
+        | RefusalCode::Full
+        | RefusalCode::Version
+        | RefusalCode::Unknown => false,
     }
 }
 
@@ -162,6 +180,11 @@ impl Dialer {
         Self { profile, factory: SocketFactory { mark: Some(mark) }, ciphers }
     }
 
+    /// Whose gateway it dials.
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
     /// For a single request while there is no tunnel. Needs no privileges.
     fn unmarked(profile: &Profile) -> Self {
         Self {
@@ -179,9 +202,9 @@ impl Dialer {
         for endpoint in &self.profile.endpoints {
             match lookup(endpoint).await {
                 Ok(addresses) => found.extend(addresses.map(|a| (endpoint.clone(), a))),
-                Err(source) => {
+                Err(cause) => {
                     let host = endpoint.host.clone();
-                    failed.get_or_insert(DialError::Resolve { host, source });
+                    failed.get_or_insert(DialError::Resolve { host, cause });
                     let last = self.profile.last_good_addresses.iter();
                     let here = last.filter(|address| address.port() == endpoint.port);
                     found.extend(here.map(|address| (endpoint.clone(), *address)));
@@ -241,7 +264,7 @@ impl Dialer {
         }
         Err(failed.unwrap_or_else(|| DialError::Resolve {
             host: "the gateway".to_owned(),
-            source: io::ErrorKind::NotFound.into(),
+            cause: io::ErrorKind::NotFound.into(),
         }))
     }
 
@@ -250,7 +273,7 @@ impl Dialer {
         endpoint: &Endpoint,
         address: SocketAddr,
     ) -> Result<Connected, DialError> {
-        let unreachable = |source| DialError::Unreachable { address, source };
+        let unreachable = |cause| DialError::Unreachable { address, cause };
         let tcp: TcpStream = timeout(CONNECT_TIME, self.factory.connect(address))
             .await
             .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
@@ -261,7 +284,7 @@ impl Dialer {
         match timeout(OPENING_TIME, handshake).await {
             Ok(Ok((stream, agreed))) => Ok(Connected { stream, agreed, address }),
             Ok(Err(error)) if error.is_wrong_pin() => Err(DialError::WrongPin { address }),
-            Ok(Err(source)) => Err(DialError::Tls { address, source }),
+            Ok(Err(cause)) => Err(DialError::Tls { address, cause }),
             Err(_) => Err(DialError::NoAnswer { address }),
         }
     }
@@ -277,13 +300,13 @@ impl Dialer {
         let mut opening = Opening::new(agreed.root, &door, agreed.alpn, PROGRAM, &self.ciphers);
         let request = request(&mut opening);
         let exchange = async {
-            stream.send(&request).await.map_err(|source| DialError::Tls { address, source })?;
+            stream.send(&request).await.map_err(|cause| DialError::Tls { address, cause })?;
             loop {
                 // a connection that breaks here has lost the answer, whatever breaks it
                 let plaintext = stream.read_record().await.ok().flatten();
                 let plaintext = plaintext.ok_or(DialError::NoAnswer { address })?;
                 let answer = opening.handle_record(&plaintext);
-                let answer = answer.map_err(|source| DialError::Opening { address, source })?;
+                let answer = answer.map_err(|cause| DialError::Opening { address, cause })?;
                 if let Some(answer) = answer {
                     return Ok(answer);
                 }
@@ -322,19 +345,25 @@ fn start(stream: TlsStream, established: Established, address: SocketAddr) -> Di
     Dialed { link, welcome, cipher, address }
 }
 
-/// Enrols this device with the profile's invitation, and leaves again. An answer that is lost on
-/// the way is asked for once more: to the device that used it, the invitation stays good.
-pub(crate) async fn enrol(profile: &mut Profile) -> Result<(), DialError> {
+/// Enrols this device with the profile's invitation, and leaves again; gives the address that
+/// worked. An answer that is lost on the way is asked for once more: to the device that used it,
+/// the invitation stays good.
+pub(crate) async fn enrol(profile: &Profile) -> Result<SocketAddr, DialError> {
     let dialer = Dialer::unmarked(profile);
     let addresses = dialer.resolve().await?;
     let credential = Credential::Invitation { secret: &dialer.profile.enrol_secret };
     let dialed = match dialer.log_in(&addresses, &credential).await {
-        Err(error) if error.is_lost_answer() => dialer.log_in(&addresses, &credential).await?,
+        Err(lost @ DialError::NoAnswer { .. }) => {
+            match dialer.log_in(&addresses, &credential).await {
+                // that it cannot be reached now says nothing about the first time
+                Err(error) if !matches!(error, DialError::Refused(_)) => return Err(lost),
+                again => again?,
+            }
+        }
         dialed => dialed?,
     };
-    profile.last_good_addresses = vec![dialed.address];
     dialed.link.finish(&Control::Close).await;
-    Ok(())
+    Ok(dialed.address)
 }
 
 /// Asks for the salt of a user whom the profile is not for.
@@ -360,4 +389,48 @@ pub(crate) async fn login(
     let dialed = dialer.log_in(&addresses, &Credential::Password { user, prehash }).await?;
     dialed.link.finish(&Control::Close).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: RefusalCode) -> DialError {
+        DialError::Refused(Refused::new(code))
+    }
+
+    #[test]
+    fn another_protocol_version_is_final_and_says_which_side_to_update() {
+        for (versions, side) in [((2, 3), "update this program"), ((0, 0), "update the gateway")] {
+            let refused =
+                Refused { versions: Some(versions), ..Refused::new(RefusalCode::Version) };
+            let error = DialError::Refused(refused);
+            assert!(error.is_final());
+            assert_eq!(error.exit_code(), exit::FAILED);
+            assert!(error.to_string().ends_with(side), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_busy_gateway_is_no_rejection_and_says_when_to_come_back() {
+        let busy = Refused { retry_after: Some(40), ..Refused::new(RefusalCode::Busy) };
+        let error = DialError::Refused(busy);
+        assert!(!error.is_final());
+        assert_eq!(error.exit_code(), exit::FAILED);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(40)));
+        assert!(error.to_string().contains("busy; try again in 40 seconds"), "{error}");
+        let endless = Refused { retry_after: Some(u32::MAX), ..Refused::new(RefusalCode::Busy) };
+        assert_eq!(DialError::Refused(endless).retry_after(), Some(RETRY_AFTER_MAX));
+        assert_eq!(refused(RefusalCode::Full).retry_after(), None);
+    }
+
+    #[test]
+    fn a_rejected_device_is_final_with_its_own_exit_code() {
+        for code in
+            [RefusalCode::Rejected, RefusalCode::Expired, RefusalCode::Revoked, RefusalCode::Used]
+        {
+            assert!(refused(code).is_final());
+            assert_eq!(refused(code).exit_code(), exit::REJECTED);
+        }
+    }
 }

@@ -86,6 +86,19 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize, mode: u32) -> Resu
     write().map_err(FileError::io("write", path))
 }
 
+/// Removes a file for good.
+///
+/// # Errors
+/// It is not there, or the directory is not writable.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let remove = || -> io::Result<()> {
+        fs::remove_file(path)?;
+        File::open(dir)?.sync_all()
+    };
+    remove().map_err(FileError::io("remove", path))
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;

@@ -6,6 +6,7 @@ mod dial;
 mod engine;
 mod files;
 mod profile;
+mod progress;
 mod secret;
 mod settings;
 mod state;

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, FileError};
 use crate::secret::Secret;
 
+mod pending;
+
+pub(crate) use pending::Pending;
+
 /// The longest name of a profile.
 const NAME_MAX: usize = 64;
 
@@ -51,6 +55,9 @@ pub(crate) enum ProfileError {
     /// No file of this name.
     #[error("there is no profile {name:?}; {}", list(.known))]
     Missing { name: String, known: Vec<String> },
+    /// There is one of this name already.
+    #[error("there is a profile {0:?} already")]
+    Exists(String),
     /// None was named, and none can be guessed.
     #[error("no profile was named; {}", list(.known))]
     NotNamed { known: Vec<String> },
@@ -62,6 +69,9 @@ pub(crate) enum ProfileError {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// No key can be made.
+    #[error("this computer has no random bytes to give")]
+    Random(#[from] getrandom::Error),
 }
 
 fn list(known: &[String]) -> String {
@@ -225,6 +235,33 @@ impl Profiles {
         Ok(files::write_json(&self.path(name)?, &profile, 0o600)?)
     }
 
+    /// Gives a profile another name.
+    ///
+    /// # Errors
+    /// It is gone, the new name is taken or unfit, or the directory is not writable.
+    pub(crate) fn rename(&self, name: &str, new_name: &str) -> Result<(), ProfileError> {
+        let _lock = self.lock()?;
+        let profile = self.load(name)?;
+        if self.exists(new_name)? {
+            return Err(ProfileError::Exists(new_name.to_owned()));
+        }
+        let renamed = Profile { name: new_name.to_owned(), ..profile };
+        files::write_json(&self.path(new_name)?, &renamed, 0o600)?;
+        Ok(files::remove(&self.path(name)?)?)
+    }
+
+    /// Forgets a profile with its secrets, readable or not.
+    ///
+    /// # Errors
+    /// There is none of this name, or the directory is not writable.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), ProfileError> {
+        if !self.exists(name)? {
+            return Err(ProfileError::Missing { name: name.to_owned(), known: self.names()? });
+        }
+        let _lock = self.lock()?;
+        Ok(files::remove(&self.path(name)?)?)
+    }
+
     fn lock(&self) -> Result<File, ProfileError> {
         let lock = || -> io::Result<File> {
             let dir = File::open(&self.dir)?;
@@ -249,20 +286,20 @@ mod tests {
 
     use super::*;
 
-    fn store() -> (TempDir, Profiles) {
+    pub(super) fn store() -> (TempDir, Profiles) {
         let dir = tempfile::tempdir().expect("a directory");
         let profiles = Profiles::new(&dir.path().join("state"));
         (dir, profiles)
     }
 
-    fn profile(name: &str) -> Profile {
+    pub(super) fn invitation() -> Invitation {
         let endpoint = Endpoint {
             host: "gw.example".into(),
             port: 8443,
             transport: Transport::Tls,
             pins: [[1; 32], [2; 32]],
         };
-        let invitation = Invitation {
+        Invitation {
             endpoints: vec![endpoint],
             user: "alice".into(),
             salt: [3; 16],
@@ -270,8 +307,11 @@ mod tests {
             enrol_secret: [5; 16],
             expires: 0,
             sni: vec!["www.example".into()],
-        };
-        Profile::from_invitation(name.into(), invitation).expect("random bytes")
+        }
+    }
+
+    fn profile(name: &str) -> Profile {
+        Profile::from_invitation(name.into(), invitation()).expect("random bytes")
     }
 
     #[test]
@@ -314,6 +354,25 @@ mod tests {
         assert_eq!(profiles.choose(Some("a"), Some("b")).expect("named").name, "a");
         let error = profiles.choose(Some("c"), None).expect_err("unknown").to_string();
         assert!(error.contains("no profile \"c\"; there is: a, b"), "{error}");
+    }
+
+    #[test]
+    fn a_profile_is_renamed_and_removed_whole() {
+        let (dir, profiles) = store();
+        profiles.save(&profile("home")).expect("saved");
+        profiles.save(&profile("work")).expect("saved");
+        assert!(matches!(profiles.rename("home", "work"), Err(ProfileError::Exists(_))));
+        assert!(matches!(profiles.rename("gone", "new"), Err(ProfileError::Missing { .. })));
+        profiles.rename("home", "cabin").expect("renamed");
+        assert_eq!(profiles.names().expect("listed"), ["cabin", "work"]);
+        assert_eq!(profiles.load("cabin").expect("loaded").name, "cabin");
+
+        assert!(matches!(profiles.remove("home"), Err(ProfileError::Missing { .. })));
+        profiles.remove("cabin").expect("removed");
+        fs::write(dir.path().join("state/profiles/work.json"), "{").expect("damaged");
+        profiles.remove("work").expect("removed though unreadable");
+        let left = fs::read_dir(dir.path().join("state/profiles")).expect("listed").count();
+        assert_eq!(left, 0);
     }
 
     #[test]

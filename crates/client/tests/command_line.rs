@@ -146,7 +146,7 @@ fn wrong_usage_is_exit_code_2() {
 fn help_version_completions_and_manual_pages_are_there() {
     let lab = Lab::new();
     let help = lab.run(&["--help"]);
-    for command in ["import", "connect", "disconnect", "status", "login", "repair"] {
+    for command in ["import", "connect", "disconnect", "status", "login", "profile", "repair"] {
         assert!(help.succeeds().contains(&format!("\n  {command} ")), "{}", help.out);
     }
     assert!(help.out.contains("5 rejected"));
@@ -178,12 +178,12 @@ fn a_bad_link_is_refused_with_the_reason_and_nothing_is_written() {
 #[test]
 fn an_import_that_cannot_reach_the_gateway_keeps_no_profile() {
     let lab = Lab::new();
-    lab.run(&["import", &good_link()]).fails(1, &["error: importing the invitation failed"]);
+    lab.run(&["import", &good_link()]).fails(4, &["error: importing the invitation failed"]);
     // The same from standard input, as a mail program would have broken it.
     let mut link = good_link();
     link.insert_str(40, "\n  ");
     let outcome = lab.run_with_input(&["import", "-"], &link);
-    outcome.fails(1, &["error: importing the invitation failed"]);
+    outcome.fails(4, &["error: importing the invitation failed"]);
     assert!(!outcome.err.contains("warning"), "{}", outcome.err);
     assert_eq!(files_in(&lab.path("profiles")), Vec::<String>::new());
     assert!(!lab.path("client.json").exists());
@@ -193,7 +193,7 @@ fn an_import_that_cannot_reach_the_gateway_keeps_no_profile() {
 fn an_expired_link_is_only_a_warning() {
     let lab = Lab::new();
     let link = invitation(1_000_000).to_link();
-    lab.run(&["import", &link]).fails(1, &["warning: by this computer's clock", "failed"]);
+    lab.run(&["import", &link]).fails(4, &["warning: by this computer's clock", "failed"]);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn an_existing_profile_is_not_overwritten_unasked() {
     let before = fs::read(lab.path("profiles/127.0.0.1.json")).expect("there");
     lab.run(&["import", &good_link()]).fails(1, &["already", "--name", "--force"]);
     // With --force only a successful import replaces it.
-    lab.run(&["import", &good_link(), "--force"]).fails(1, &["importing the invitation failed"]);
+    lab.run(&["import", &good_link(), "--force"]).fails(4, &["importing the invitation failed"]);
     assert_eq!(fs::read(lab.path("profiles/127.0.0.1.json")).expect("there"), before);
 }
 
@@ -218,6 +218,77 @@ fn a_missing_or_damaged_profile_is_named() {
     login(&["--profile", "work"]).fails(1, &["no profile \"work\"", "there is: home"]);
     fs::write(lab.path("profiles/home.json"), "{\n\"name\": 5}").expect("written");
     login(&[]).fails(1, &["home.json, line 2: name: invalid type"]);
+}
+
+#[test]
+fn profiles_are_listed_and_shown_without_their_secrets() {
+    let lab = Lab::new();
+    let json = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_str(lab.run(args).succeeds()).expect("JSON")
+    };
+    assert_eq!(json(&["profile", "list", "--json"]), serde_json::json!([]));
+    assert_eq!(lab.run(&["profile", "list"]).succeeds(), "PROFILE  USER  GATEWAY\n");
+    put_profile(&lab, "home");
+    put_profile(&lab, "work");
+    lab.run(&["profile", "set", "work", "--default"]).succeeds();
+    fs::write(lab.path("profiles/torn.json"), "{").expect("written");
+
+    let list = lab.run(&["profile", "list"]);
+    assert!(list.succeeds().contains("\nhome     alice  127.0.0.1:1\n"), "{}", list.out);
+    assert!(list.out.contains("\nwork     alice  127.0.0.1:1  default"), "{}", list.out);
+    assert!(list.out.contains("torn.json, line 1: EOF"), "{}", list.out);
+    let list = json(&["profile", "list", "--json"]);
+    assert_eq!((&list[0]["name"], &list[0]["default"]), (&"home".into(), &false.into()));
+    assert_eq!(list[1]["name"], "torn");
+    assert!(list[1]["error"].as_str().expect("text").contains("line 1"));
+    assert_eq!((&list[2]["name"], &list[2]["default"]), (&"work".into(), &true.into()));
+
+    let shown = json(&["profile", "show", "--json"]);
+    assert_eq!(shown["name"], "work");
+    assert_eq!(shown["login"], "invitation");
+    assert_eq!(shown["endpoints"][0]["port"], CLOSED_PORT);
+    for secret in ["salt", "door_key", "enrol_secret", "device_seed", "prehash"] {
+        assert!(shown.get(secret).is_none(), "{secret} is shown");
+    }
+    assert!(lab.run(&["profile", "show", "home"]).succeeds().starts_with("Profile:    home\n"));
+    lab.run(&["profile", "show", "cabin"]).fails(1, &["no profile \"cabin\"", "home, torn, work"]);
+}
+
+#[test]
+fn a_profile_is_changed_and_renamed() {
+    let lab = Lab::new();
+    put_profile(&lab, "home");
+    put_profile(&lab, "work");
+    let set = |args: &[&str]| lab.run(&[&["profile", "set"], args].concat());
+    set(&["home"]).fails(2, &["--name", "--default", "--sni"]);
+    set(&["home", "--sni", "not a name"]).fails(2, &["no host name"]);
+    set(&["home", "--prefer", "elsewhere:1"]).fails(2, &["127.0.0.1:1"]);
+    set(&["home", "--name", "work"]).fails(1, &["\"work\" already"]);
+    set(&["home", "--name", "../work"]).fails(2, &["no profile name"]);
+    set(&["cabin", "--default"]).fails(1, &["no profile \"cabin\""]);
+
+    set(&["home", "--sni", "a.example", "--sni", "b.example", "--default"]).succeeds();
+    set(&["home", "--name", "cabin", "--prefer", "127.0.0.1:1"]).succeeds();
+    let shown = lab.run(&["profile", "show"]);
+    assert!(shown.succeeds().starts_with("Profile:    cabin (default)\n"), "{}", shown.out);
+    assert!(shown.out.contains("TLS name:   a.example\n            b.example\n"), "{}", shown.out);
+    assert!(!lab.path("profiles/home.json").exists());
+    set(&["cabin", "--no-sni"]).succeeds();
+    assert!(!lab.run(&["profile", "show"]).succeeds().contains("TLS name"));
+}
+
+#[test]
+fn a_removed_profile_leaves_nothing_and_is_no_longer_the_default() {
+    let lab = Lab::new();
+    put_profile(&lab, "home");
+    put_profile(&lab, "work");
+    lab.run(&["profile", "set", "home", "--default"]).succeeds();
+    lab.run(&["profile", "remove", "cabin", "--yes"]).fails(1, &["no profile \"cabin\""]);
+    lab.run(&["profile", "remove", "home"]).fails(2, &["--yes"]);
+    assert!(lab.path("profiles/home.json").exists());
+    lab.run(&["profile", "remove", "home", "--yes"]).succeeds();
+    assert_eq!(files_in(&lab.path("profiles")), ["work.json"]);
+    assert!(lab.run(&["profile", "show"]).succeeds().starts_with("Profile:    work\n"));
 }
 
 #[test]
@@ -288,6 +359,7 @@ async fn a_running_process_is_asked() {
     let replies = vec![
         (Request::Status, connected.clone()),
         (Request::Status, connected.clone()),
+        (Request::Status, connected.clone()),
         (Request::Status, connected),
         (Request::Disconnect, Reply::Error { message: "the resolver file is locked".into() }),
         (Request::Disconnect, Reply::Done),
@@ -303,6 +375,9 @@ async fn a_running_process_is_asked() {
         assert!(json["rtt_ms"].is_null());
         let again = lab.run(&["connect", "--foreground"]);
         again.fails(1, &["already connected with home", "cipherwall disconnect"]);
+        put_profile(&lab, "home");
+        let remove = lab.run(&["profile", "remove", "home", "--yes"]);
+        remove.fails(1, &["in use", "cipherwall disconnect"]);
         lab.run(&["disconnect"]).fails(1, &["the resolver file is locked"]);
         assert_eq!(lab.run(&["disconnect"]).succeeds(), "disconnected\n");
         lab.run(&["disconnect"]).fails(4, &[]);

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use cipherwall_cli::{Failure, print, print_error};
+use cipherwall_cli::{Failure, print};
 use cipherwall_ipc::daemon::{Reply, Request};
 
 use super::{Place, running};
+use crate::progress;
 
 /// Undoing all changes takes well under a second; a stuck name service may take longer.
 const DISCONNECT_TIME: Duration = Duration::from_secs(60);
-
-/// After this the person is told that something is going on.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Disconnect and put this computer's network settings back
 ///
@@ -27,15 +25,7 @@ pub(super) async fn run(Options {}: Options, place: &Place) -> anyhow::Result<()
         );
     };
     let reply = running::ask(&mut connection, &Request::Disconnect, DISCONNECT_TIME);
-    let mut reply = std::pin::pin!(reply);
-    let reply = match tokio::time::timeout(PATIENCE, reply.as_mut()).await {
-        Ok(reply) => reply,
-        Err(_) => {
-            print_error("disconnecting and putting the network settings back ...");
-            reply.await
-        }
-    };
-    match reply? {
+    match progress::tell("disconnecting and putting the network settings back", reply).await? {
         Reply::Done => print("disconnected"),
         Reply::Error { message } => bail!(message),
         Reply::Status(_) => bail!("the running process gave an answer that does not fit"),

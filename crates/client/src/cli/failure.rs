@@ -35,7 +35,10 @@ impl WithCode for ProfileError {
     fn code(&self) -> u8 {
         match self {
             ProfileError::BadName(_) => exit::USAGE,
-            ProfileError::Missing { .. } | ProfileError::NotNamed { .. } => exit::FAILED,
+            ProfileError::Missing { .. }
+            | ProfileError::Exists(_)
+            | ProfileError::NotNamed { .. }
+            | ProfileError::Random(_) => exit::FAILED,
             ProfileError::File(error) => error.code(),
         }
     }

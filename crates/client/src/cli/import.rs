@@ -9,10 +9,10 @@ use cipherwall_proto::invitation::{Invitation, InvitationError};
 use zeroize::Zeroizing;
 
 use super::Place;
-use super::failure::coded;
-use crate::dial;
-use crate::profile::{self, Profile};
+use super::failure::{WithCode, coded};
+use crate::profile::{self, Pending};
 use crate::settings::Settings;
+use crate::{dial, progress};
 
 /// More than the longest link.
 const INPUT_MAX: u64 = 64 * 1024;
@@ -51,13 +51,38 @@ pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
     let settings = Settings::load(&place.paths.config_path).map_err(coded)?;
     warn_if_expired(&invitation);
 
-    let mut profile = Profile::from_invitation(name, invitation)?;
-    dial::enrol(&mut profile).await.map_err(coded).context("importing the invitation failed")?;
-    place.profiles.save(&profile).map_err(coded).context(
-        "the gateway accepted this device, but the profile cannot be kept; ask for a new invitation",
+    let mut pending = place.profiles.begin_import(name, invitation).map_err(coded)?;
+    enrol(&mut pending).await.context("importing the invitation failed")?;
+    let profile = &pending.profile;
+    place.profiles.save(profile).map_err(coded).context(
+        "the gateway accepted this device, but the profile cannot be kept; import the same \
+         invitation again when that is mended",
     )?;
+    pending.forget().map_err(coded)?;
     make_default(settings, &profile.name, place)?;
     print(format_args!("imported profile {} for user {}", profile.name, profile.user))
+}
+
+/// When this fails the device's key stays on disk, unless the gateway certainly has not accepted
+/// it.
+async fn enrol(pending: &mut Pending) -> anyhow::Result<()> {
+    let profile = &pending.profile;
+    let enrolled = progress::tell_of_gateway("enrolling at", profile, dial::enrol(profile)).await;
+    let error = match enrolled {
+        Ok(address) => {
+            pending.profile.last_good_addresses = vec![address];
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    let not_asked = !pending.resumed && !error.is_lost_answer();
+    if error.code() == exit::REJECTED || not_asked {
+        pending.forget().map_err(coded)?;
+        return Err(coded(error));
+    }
+    let code = error.code();
+    Err(Failure::new(code, format!("{error}; the same invitation stays good for this computer"))
+        .into())
 }
 
 fn read_invitation(link: String) -> anyhow::Result<Invitation> {

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use super::Place;
 use super::failure::{WithCode, coded};
-use crate::dial;
+use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::settings::Settings;
+use crate::{dial, progress};
 
 /// No password is longer, in bytes.
 const PASSWORD_MAX: u64 = 4096;
@@ -46,12 +47,8 @@ pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
     place.profiles.prepare().map_err(coded)?;
     let password = read_password(&user, options.password_stdin)?;
 
-    let salt = match user == profile.user {
-        true => profile.salt.clone(),
-        false => dial::salt(&profile, &user).await.map_err(coded)?.into(),
-    };
-    let prehash = Secret::from(credential::prehash(&password, &salt));
-    dial::login(&profile, &user, &prehash).await.map_err(|error| rejected(&user, error))?;
+    let work = log_in(&profile, &user, &password);
+    let (salt, prehash) = progress::tell_of_gateway("logging in at", &profile, work).await?;
     let keep = place.profiles.update(&profile.name, |profile| {
         profile.user.clone_from(&user);
         profile.salt = salt;
@@ -59,6 +56,21 @@ pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
     });
     keep.map_err(coded)?;
     print(format_args!("logged in as {user} with profile {}", profile.name))
+}
+
+/// What takes the password's place, once the gateway has taken it.
+async fn log_in(
+    profile: &Profile,
+    user: &str,
+    password: &str,
+) -> anyhow::Result<(Secret<16>, Secret<32>)> {
+    let salt = match user == profile.user {
+        true => profile.salt.clone(),
+        false => dial::salt(profile, user).await.map_err(coded)?.into(),
+    };
+    let prehash = Secret::from(credential::prehash(password, &salt));
+    dial::login(profile, user, &prehash).await.map_err(|error| rejected(user, error))?;
+    Ok((salt, prehash))
 }
 
 fn read_password(user: &str, stdin: bool) -> anyhow::Result<Zeroizing<String>> {

@@ -6,6 +6,7 @@ mod failure;
 mod generate;
 mod import;
 mod login;
+mod profile;
 mod repair;
 mod running;
 mod status;
@@ -56,10 +57,17 @@ enum Command {
     Disconnect(disconnect::Options),
     Status(status::Options),
     Login(login::Options),
+    #[command(subcommand)]
+    Profile(profile::Command),
     Repair(repair::Options),
     Completions(generate::CompletionOptions),
     #[command(hide = true)]
     Man(generate::ManOptions),
+}
+
+/// A line of what is shown of one thing.
+fn line(label: &str, value: &str) -> String {
+    format!("{:12}{value}", format!("{label}:"))
 }
 
 /// Where a command finds things.
@@ -79,13 +87,19 @@ impl Cli {
         let Common { state_dir, config, log: _ } = &self.common;
         let paths = Paths::client(state_dir.as_deref(), config.as_deref());
         let place = Place { profiles: Profiles::new(&paths.state_dir), paths };
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the program")?;
+        // one thread: both directions together do not fill it before the network is full, and
+        // waking a second one costs more than it brings
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the program")?;
         match self.command {
             Command::Import(options) => runtime.block_on(import::run(options, &place)),
             Command::Connect(options) => runtime.block_on(connect::run(options, place)),
             Command::Disconnect(options) => runtime.block_on(disconnect::run(options, &place)),
             Command::Status(options) => runtime.block_on(status::run(options, &place)),
             Command::Login(options) => runtime.block_on(login::run(options, &place)),
+            Command::Profile(command) => runtime.block_on(profile::run(command, &place)),
             Command::Repair(options) => runtime.block_on(repair::run(options, &place)),
             Command::Completions(options) => generate::completions(&options),
             Command::Man(options) => generate::man(&options),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cipherwall_cli::{Failure, human, print};
 use cipherwall_ipc::daemon::{State, Status};
 
-use super::{Place, running};
+use super::{Place, line, running};
 
 /// Show whether and how this computer is connected
 ///
@@ -70,10 +70,6 @@ fn state(status: &Status, now: SystemTime) -> String {
         Some(time) => format!("{name} (session of {})", human::duration(time)),
         None => name.to_owned(),
     }
-}
-
-fn line(label: &str, value: &str) -> String {
-    format!("{:12}{value}", format!("{label}:"))
 }
 
 #[cfg(test)]

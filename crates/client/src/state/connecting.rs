@@ -5,17 +5,18 @@ use super::{Context, State};
 use crate::{
     cli::coded,
     dial::{DialError, Dialed},
+    progress,
 };
 
 impl Context<'_> {
     /// Dials once.
     pub(crate) async fn connecting(&mut self) -> State {
         let dialer = self.dialer.clone();
-        let dial = async {
+        let dial = progress::tell_of_gateway("connecting to", dialer.profile(), async {
             let addresses = dialer.resolve().await?;
             let dialed = dialer.dial(&addresses).await?;
             Ok::<_, DialError>((addresses, dialed))
-        };
+        });
         tokio::select! {
             dialed = dial => match dialed {
                 Ok((addresses, dialed)) => {

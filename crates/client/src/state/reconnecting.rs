@@ -1,5 +1,7 @@
 //! The connection was lost; the tunnel's device and routes stay, so that nothing goes around it.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use cipherwall_proto::backoff::Backoff;
 
@@ -13,8 +15,9 @@ impl Context<'_> {
         tracing::info!(why, "the connection was lost");
         self.live.failed(why);
         let mut backoff = Backoff::new(getrandom::u64().unwrap_or_default());
+        let mut not_before = Duration::ZERO;
         loop {
-            let delay = backoff.next_delay();
+            let delay = backoff.next_delay().max(not_before);
             let (dialer, addresses) = (self.dialer.clone(), self.addresses.clone());
             let dial = async {
                 tokio::time::sleep(delay).await;
@@ -33,6 +36,7 @@ impl Context<'_> {
                 Err(error) => {
                     tracing::info!(%error, "not yet connected again");
                     self.live.failed(&error.to_string());
+                    not_before = error.retry_after().unwrap_or_default();
                 }
             }
         }

@@ -1,0 +1,40 @@
+//! What a person at a terminal is told of work that takes its time.
+
+use std::{
+    fmt::Display,
+    io::{IsTerminal, stderr},
+    pin::pin,
+    time::Duration,
+};
+
+use cipherwall_cli::print_error;
+
+use crate::profile::Profile;
+
+/// After this the person is told that something is going on.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Does the work; where it takes longer than a second, one line on the terminal says what is
+/// going on. Quiet where nobody watches.
+pub(crate) async fn tell<T>(what: impl Display, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    match tokio::time::timeout(PATIENCE, work.as_mut()).await {
+        Ok(done) => done,
+        Err(_) => {
+            if stderr().is_terminal() {
+                print_error(format_args!("{what} ..."));
+            }
+            work.await
+        }
+    }
+}
+
+/// [`tell`] for a conversation with a profile's gateway.
+pub(crate) async fn tell_of_gateway<T>(
+    doing: &str,
+    profile: &Profile,
+    work: impl Future<Output = T>,
+) -> T {
+    let host = profile.endpoints.first().map_or("the gateway", |endpoint| &endpoint.host);
+    tell(format_args!("{doing} {host}"), work).await
+}
