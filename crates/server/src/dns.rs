@@ -7,6 +7,7 @@
 //! No name that anyone asks for is logged.
 
 mod message;
+mod share;
 mod upstream;
 
 use std::io;
@@ -21,14 +22,19 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use message::{MAX_MESSAGE_LEN, Query, Unfit};
+use share::{Share, Shares};
 use upstream::Carrier;
 
 const DNS_PORT: u16 = 53;
 
 /// Questions in flight; more are dropped over UDP and wait over TCP.
 const MAX_QUESTIONS: usize = 1_024;
+/// Questions of one client in flight over UDP; more are dropped.
+const MAX_QUESTIONS_EACH: usize = 128;
 /// Open TCP connections; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+/// Open TCP connections of one client; more are closed at once.
+const MAX_CONNECTIONS_EACH: usize = 8;
 /// How long a TCP client may take for its next question, or to take an answer.
 const IDLE: Duration = Duration::from_secs(10);
 /// Pause after a failing system call, which might fail for long (out of descriptors).
@@ -65,7 +71,9 @@ impl Forwarder {
         let shared = Arc::new(Shared {
             upstreams,
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            questions_each: Shares::new(MAX_QUESTIONS_EACH),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections_each: Shares::new(MAX_CONNECTIONS_EACH),
         });
         let mut listeners = JoinSet::new();
         for address in listen {
@@ -95,7 +103,9 @@ pub fn host_resolvers(resolv_conf: &str) -> Vec<SocketAddr> {
 struct Shared {
     upstreams: Vec<SocketAddr>,
     questions: Arc<Semaphore>,
+    questions_each: Arc<Shares>,
     connections: Arc<Semaphore>,
+    connections_each: Arc<Shares>,
 }
 
 impl Shared {
@@ -135,13 +145,14 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         tokio::select! {
             received = socket.recv_from(&mut buf) => match received {
                 Ok((len, client)) => {
+                    let Some(share) = shared.questions_each.take(client.ip()) else { continue };
                     let Ok(permit) = Arc::clone(&shared.questions).try_acquire_owned() else {
                         continue;
                     };
                     let message = buf[..len].to_vec();
                     let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
                     questions.spawn(async move {
-                        let _permit = permit;
+                        let _places = (permit, share);
                         if let Some(answer) = shared.answer(&message, Carrier::Udp).await
                             && let Err(error) = socket.send_to(&answer, client).await
                         {
@@ -164,10 +175,10 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         tokio::select! {
             accepted = accept(&listener, &shared) => match accepted {
-                Ok((permit, stream)) => {
+                Ok((places, stream)) => {
                     let shared = Arc::clone(&shared);
                     connections.spawn(async move {
-                        let _permit = permit;
+                        let _places = places;
                         if let Err(error) = converse(stream, &shared).await {
                             tracing::debug!(%error, "DNS connection");
                         }
@@ -183,13 +194,18 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// The next connection of a client that does not have its share already.
 async fn accept(
     listener: &TcpListener,
     shared: &Shared,
-) -> io::Result<(OwnedSemaphorePermit, TcpStream)> {
+) -> io::Result<((OwnedSemaphorePermit, Share), TcpStream)> {
     let permit = Arc::clone(&shared.connections).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((permit, stream))
+    loop {
+        let (stream, client) = listener.accept().await?;
+        if let Some(share) = shared.connections_each.take(client.ip()) {
+            return Ok(((permit, share), stream));
+        }
+    }
 }
 
 /// Answers one question after the other until the client closes or is idle.

@@ -12,9 +12,10 @@ use cipherwall_cli::{Failure, Paths};
 use cipherwall_ipc::Listener;
 use cipherwall_netcfg::{GatewayNetwork, Host, Role, Wanted, has_ipv6_uplink};
 use cipherwall_proto::{frame::KickReason, liveness::Keepalive};
-use cipherwall_transport::{hardware, socket::SocketFactory, tls};
+use cipherwall_transport::{hardware, socket::SocketFactory};
 use cipherwall_tun::{Device, OpenError};
 use ipnet::IpNet;
+use time::OffsetDateTime;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
@@ -25,7 +26,8 @@ use crate::{
     admin::{self, Live, LiveSession, LiveStatus, unix_now},
     config::Config,
     dns::{Forwarder, host_resolvers},
-    identity::Identity,
+    identity::{CertificateInfo, Identity, IdentityError, Serving},
+    limits,
     listener::{self, Places},
     metrics::Counters,
     router::Router,
@@ -34,6 +36,8 @@ use crate::{
 
 /// How often the data base is told which sessions are in use.
 const EXTEND_EVERY: Duration = Duration::from_secs(600);
+/// How often accounts are looked for that have ended while a client was connected.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long clients get to hear that the gateway stops.
 const FAREWELL: Duration = Duration::from_millis(200);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -44,10 +48,8 @@ pub struct Gateway {
     pub config: Config,
     /// Users, devices, addresses.
     pub accounts: Accounts,
-    /// The TLS settings.
-    pub tls: tls::ServerConfig,
-    /// Pins of the key in use and of the spare key.
-    pub pins: [[u8; 32]; 2],
+    /// Keys and certificate.
+    pub identity: Serving,
     /// Whether AES is fast here.
     pub aes_hardware: bool,
     /// The inside.
@@ -85,6 +87,18 @@ impl Live for Gateway {
     fn sessions(&self) -> HashMap<[u8; 16], LiveSession> {
         self.sessions.all().iter().map(|s| (s.id, LiveSession::from(&**s))).collect()
     }
+
+    fn kick(&self, session_ids: &[[u8; 16]], reason: KickReason) {
+        for session in self.sessions.all() {
+            if session_ids.contains(&session.id) {
+                session.kick(reason);
+            }
+        }
+    }
+
+    fn renew_certificate(&self) -> Result<CertificateInfo, IdentityError> {
+        self.identity.renew(OffsetDateTime::now_utc())
+    }
 }
 
 /// Runs the gateway until it is told to stop (SIGTERM, SIGINT), and undoes what it changed.
@@ -101,8 +115,7 @@ pub async fn run(
     // everything that can fail for a simple reason comes before the host is changed
     let mut host = Host::open(&paths.state_dir, Role::Gateway).await.map_err(not_permitted)?;
     log_report(&host.recover().await.map_err(not_permitted)?);
-    let tls = tls::ServerConfig::new(identity.certificate(), identity.private_key())
-        .context("the gateway's certificate and key")?;
+    let identity = Serving::new(identity).context("the gateway's certificate and key")?;
     let factory = SocketFactory::default();
     let listeners = config
         .listen
@@ -114,9 +127,8 @@ pub async fn run(
     let wanted = Wanted::Gateway(network(&config, &accounts, tun.name()));
     log_report(&host.apply(&wanted).await.map_err(not_permitted)?);
     let gateway = Arc::new(Gateway {
-        places: Places::new(config.limits),
-        tls,
-        pins: identity.pins(),
+        places: Places::new(limits::for_descriptors(config.limits)),
+        identity,
         aes_hardware: hardware::aes(),
         tun,
         sessions: Arc::default(),
@@ -144,6 +156,9 @@ async fn serve(
     let mut tasks = JoinSet::new();
     tasks.spawn(admin::serve(admin, gateway.accounts.clone(), gateway.clone()));
     tasks.spawn(extend_sessions(gateway.clone()));
+    tasks.spawn(end_expired(gateway.clone()));
+    let renewing = gateway.clone();
+    tasks.spawn(async move { renewing.identity.keep_fresh().await });
     for listener in listeners {
         tasks.spawn(listener::run(listener, gateway.clone()));
     }
@@ -164,6 +179,8 @@ async fn serve(
     };
     tracing::info!("the gateway stops");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // nobody is let in any more, to be sent away at once
+    tasks.shutdown().await;
     let connected = gateway.sessions.all();
     for session in &connected {
         session.kick(KickReason::Stopping);
@@ -193,6 +210,17 @@ async fn extend_sessions(gateway: Arc<Gateway>) {
         tokio::time::sleep(EXTEND_EVERY).await;
         let ids: Vec<[u8; 16]> = gateway.sessions.all().iter().map(|s| s.id).collect();
         gateway.accounts.extend_sessions(&ids, unix_now()).await;
+    }
+}
+
+/// Ends the sessions of users whose accounts end.
+async fn end_expired(gateway: Arc<Gateway>) {
+    loop {
+        tokio::time::sleep(EXPIRE_EVERY).await;
+        match gateway.accounts.end_expired(unix_now()).await {
+            Ok(ended) => gateway.kick(&ended, KickReason::Revoked),
+            Err(error) => tracing::error!(%error, "cannot end the sessions of expired accounts"),
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The gateway's keys (A15, design 3.1): an ECDSA P-256 key with a self-signed certificate of one
 //! year, and a spare key that is in no use. Clients pin both public keys, so that the certificate
-//! can be made anew at any time, and the spare can take over, without breaking anybody.
+//! can be made anew at any time, and the spare can take over, without breaking anybody. No clock
+//! decides more than when that happens.
+
+mod serving;
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +15,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
@@ -22,19 +26,20 @@ const SPARE_KEY_FILE: &str = "spare.key";
 const CERTIFICATE_FILE: &str = "gateway.crt";
 /// Validity of a certificate (A15).
 const VALID: Duration = Duration::days(365);
-/// A certificate that ends sooner than this is made anew.
-const RENEWED_BEFORE_END: Duration = Duration::days(30);
+
+pub use serving::Serving;
 
 /// The keys and the certificate of a gateway.
 pub struct Identity {
     key: KeyPair,
     certificate: CertificateDer<'static>,
     certificate_path: PathBuf,
+    host: String,
     pins: [[u8; 32]; 2],
 }
 
 /// What `cert show` says of the certificate.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateInfo {
     /// The file.
     pub path: PathBuf,
@@ -44,6 +49,8 @@ pub struct CertificateInfo {
     pub not_before: i64,
     /// Unix s.
     pub not_after: i64,
+    /// From when on the gateway makes a new one, two thirds of the way; Unix s.
+    pub renews: i64,
 }
 
 /// Why there is no identity.
@@ -115,8 +122,8 @@ impl Identity {
         Ok((Identity::load(state_dir, host)?, new))
     }
 
-    /// Loads the keys, and makes the certificate anew if it is missing, for another key or host,
-    /// or about to end.
+    /// Loads the keys and the certificate, and makes the certificate anew if it is missing or for
+    /// another key or host. One that is merely to be renewed stays: that is [`Serving`]'s task.
     ///
     /// # Errors
     /// [`IdentityError`]
@@ -124,19 +131,37 @@ impl Identity {
         let key = read_key(&state_dir.join(KEY_FILE))?;
         let spare = read_key(&state_dir.join(SPARE_KEY_FILE))?;
         let certificate_path = state_dir.join(CERTIFICATE_FILE);
-        let now = OffsetDateTime::now_utc();
-        let certificate = match CertificateDer::from_pem_file(&certificate_path) {
-            Ok(certificate) if is_fit(&certificate, &key, host, now) => certificate,
-            // Whatever is there instead: nothing depends on a certificate of ours but its key.
-            Ok(_) | Err(_) => {
-                let certificate = make_certificate(&key, host, now)?;
-                write_private(&certificate_path, &certificate.pem())?;
-                tracing::info!(path = %certificate_path.display(), "new certificate for one year");
-                certificate.der().clone()
-            }
-        };
         let pins = [pin(&key), pin(&spare)];
-        Ok(Identity { key, certificate, certificate_path, pins })
+        let certificate = CertificateDer::from_pem_file(&certificate_path)
+            .ok()
+            .filter(|certificate| is_for(certificate, &key, host));
+        let missing = certificate.is_none();
+        let host = host.to_owned();
+        let certificate = certificate.unwrap_or_else(|| CertificateDer::from(Vec::new()));
+        let mut identity = Identity { key, certificate, certificate_path, host, pins };
+        // Whatever was there instead: nothing depends on a certificate of ours but its key.
+        if missing {
+            identity.renew(OffsetDateTime::now_utc())?;
+        }
+        Ok(identity)
+    }
+
+    /// Makes a new certificate with the same key, and keeps it.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; the old certificate is still there then.
+    pub fn renew(&mut self, now: OffsetDateTime) -> Result<(), IdentityError> {
+        let certificate = make_certificate(&self.key, &self.host, now)?;
+        write_private(&self.certificate_path, &certificate.pem())?;
+        self.certificate = certificate.der().clone();
+        Ok(())
+    }
+
+    /// Whether the certificate has come so far that a new one is due. One that is not valid yet
+    /// was made while the clock was wrong.
+    pub fn is_due(&self, now: OffsetDateTime) -> bool {
+        let now = now.unix_timestamp();
+        self.describe().map_or(true, |info| now < info.not_before || now >= info.renews)
     }
 
     /// SHA-256 of the public keys (SPKI, DER) that clients accept: the one in use and the spare.
@@ -166,7 +191,8 @@ impl Identity {
         let validity = certificate.validity();
         let (not_before, not_after) =
             (validity.not_before.timestamp(), validity.not_after.timestamp());
-        Ok(CertificateInfo { path, names: names(&certificate), not_before, not_after })
+        let renews = not_before + (not_after - not_before) / 3 * 2;
+        Ok(CertificateInfo { path, names: names(&certificate), not_before, not_after, renews })
     }
 }
 
@@ -197,11 +223,9 @@ fn make_certificate(
     params.self_signed(key)
 }
 
-fn is_fit(certificate: &[u8], key: &KeyPair, host: &str, now: OffsetDateTime) -> bool {
+fn is_for(certificate: &[u8], key: &KeyPair, host: &str) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
-    let end = (now + RENEWED_BEFORE_END).unix_timestamp();
     certificate.public_key().raw == key.subject_public_key_info()
-        && certificate.validity().not_after.timestamp() > end
         && names(&certificate).iter().any(|name| name == host)
 }
 
@@ -257,85 +281,4 @@ fn write_private(path: &Path, content: &str) -> Result<(), IdentityError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    fn dir() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
-    #[test]
-    fn init_makes_keys_once_for_root_only() {
-        let dir = dir();
-        let (first, new) = Identity::init(dir.path(), "vpn.example.net").unwrap();
-        assert!(new);
-        for entry in std::fs::read_dir(dir.path()).unwrap() {
-            let entry = entry.unwrap();
-            let mode = entry.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{:?}", entry.path());
-        }
-        let (second, new) = Identity::init(dir.path(), "vpn.example.net").unwrap();
-        assert!(!new);
-        assert_eq!(first.pins(), second.pins());
-        assert_eq!(first.certificate(), second.certificate());
-        assert_ne!(first.pins()[0], first.pins()[1]);
-    }
-
-    #[test]
-    fn the_certificate_is_for_the_host_and_one_year_and_its_key_is_the_first_pin() {
-        let dir = dir();
-        let (identity, _) = Identity::init(dir.path(), "2001:db8::1").unwrap();
-        let info = identity.describe().unwrap();
-        assert_eq!(info.names, ["2001:db8::1"]);
-        assert_eq!(info.not_after - info.not_before, VALID.whole_seconds());
-        let der = identity.certificate();
-        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
-        let spki: [u8; 32] = Sha256::digest(certificate.public_key().raw).into();
-        assert_eq!(spki, identity.pins()[0]);
-        assert_eq!(certificate.subject().to_string(), "CN=2001:db8::1");
-        assert!(!certificate.is_ca());
-    }
-
-    #[test]
-    fn another_host_or_a_coming_end_renews_the_certificate_and_keeps_the_pins() {
-        let dir = dir();
-        let (first, _) = Identity::init(dir.path(), "a.example").unwrap();
-        let moved = Identity::load(dir.path(), "b.example").unwrap();
-        assert_eq!(moved.describe().unwrap().names, ["b.example"]);
-        assert_eq!(moved.pins(), first.pins());
-
-        let long_ago = OffsetDateTime::now_utc() - Duration::days(340);
-        let ending = make_certificate(&first.key, "b.example", long_ago).unwrap();
-        write_private(&dir.path().join(CERTIFICATE_FILE), &ending.pem()).unwrap();
-        let renewed = Identity::load(dir.path(), "b.example").unwrap();
-        assert_ne!(renewed.certificate(), *ending.der());
-        assert_eq!(renewed.pins(), first.pins());
-    }
-
-    #[test]
-    fn rustls_takes_key_and_certificate() {
-        let dir = dir();
-        let (identity, _) = Identity::init(dir.path(), "vpn.example.net").unwrap();
-        rustls::ServerConfig::builder_with_provider(
-            rustls::crypto::aws_lc_rs::default_provider().into(),
-        )
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.certificate()], identity.private_key())
-        .unwrap();
-    }
-
-    #[test]
-    fn a_missing_and_a_damaged_key_are_said_with_the_remedy() {
-        let dir = dir();
-        let missing = Identity::load(dir.path(), "a.example").err().unwrap().to_string();
-        assert!(missing.contains("gateway.key is missing; restore it"), "{missing}");
-        Identity::init(dir.path(), "a.example").unwrap();
-        std::fs::write(dir.path().join(SPARE_KEY_FILE), "junk").unwrap();
-        let damaged = Identity::load(dir.path(), "a.example").err().unwrap().to_string();
-        assert!(damaged.contains("spare.key is damaged"), "{damaged}");
-    }
-}
+mod tests;

@@ -2,15 +2,15 @@
 //! (docs/protocol.md, "Bounds before authentication").
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 
-use crate::{config::Limits, gateway::Gateway, visitor};
+use crate::{config::Limits, gateway::Gateway, origin, visitor};
 
 /// Accepts connections for as long as the gateway runs.
 pub async fn run(listener: TcpListener, gateway: Arc<Gateway>) {
@@ -18,11 +18,11 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>) {
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let Some(place) = gateway.places.take(peer.ip()) else {
+                let Some((place, shed)) = gateway.places.take(peer.ip()) else {
                     tracing::debug!(%peer, "too many connections that have not logged in");
                     continue;
                 };
-                tokio::spawn(visitor::serve(gateway.clone(), tcp, peer, place));
+                tokio::spawn(visitor::serve(gateway.clone(), tcp, peer, place, shed));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -34,22 +34,45 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>) {
 }
 
 /// Places for connections that have not logged in.
+///
+/// Of one address the newcomer is refused once it has its share. If all places are taken, the
+/// connection goes that has done least for longest, so that a crowd of silent connections keeps
+/// nobody out.
 pub struct Places {
     limits: Limits,
     taken: Mutex<Taken>,
 }
 
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Nothing useful yet.
+    Silent,
+    /// The TLS handshake is complete: a visitor of the web site.
+    Visitor,
+    /// It knocked rightly. Never has to go.
+    Client,
+}
+
+/// Which connection, in the order in which they have to go.
+type Rank = (Stage, u64);
+
 #[derive(Default)]
 struct Taken {
-    all: u32,
+    /// Dropping the sender ends the connection.
+    open: BTreeMap<Rank, (IpAddr, oneshot::Sender<()>)>,
     by_network: HashMap<IpAddr, u32>,
+    next: u64,
 }
 
 /// One such place, given back when dropped.
 pub struct Place {
     places: Arc<Places>,
-    network: IpAddr,
+    rank: Rank,
 }
+
+/// Resolves when a connection has to go because its place was given to another.
+pub type Shed = oneshot::Receiver<()>;
 
 impl Places {
     /// With these bounds.
@@ -57,38 +80,60 @@ impl Places {
         Arc::new(Self { limits, taken: Mutex::default() })
     }
 
-    /// A place for a connection from this address, if one is left.
-    pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network(address);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A place for a connection from this address, if one can be had.
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<(Place, Shed)> {
+        let network = origin::network(address);
+        let mut taken = self.lock();
         let here = taken.by_network.get(&network).copied().unwrap_or(0);
-        if taken.all >= self.limits.connections || here >= self.limits.connections_per_address {
+        if here >= self.limits.connections_per_address {
             return None;
         }
-        taken.all += 1;
-        taken.by_network.insert(network, here + 1);
-        Some(Place { places: self.clone(), network })
+        if taken.open.len() as u64 >= u64::from(self.limits.connections) {
+            let first = *taken.open.keys().next()?;
+            if first.0 == Stage::Client {
+                return None;
+            }
+            taken.free(first);
+        }
+        let rank = (Stage::Silent, taken.next);
+        taken.next += 1;
+        let (keep, shed) = oneshot::channel();
+        taken.open.insert(rank, (network, keep));
+        *taken.by_network.entry(network).or_default() += 1;
+        Some((Place { places: self.clone(), rank }, shed))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.all -= 1;
-        if let Some(here) = taken.by_network.get_mut(&self.network) {
+impl Taken {
+    fn free(&mut self, rank: Rank) {
+        let Some((network, _)) = self.open.remove(&rank) else { return };
+        if let Some(here) = self.by_network.get_mut(&network) {
             *here -= 1;
             if *here == 0 {
-                taken.by_network.remove(&self.network);
+                self.by_network.remove(&network);
             }
         }
     }
 }
 
-/// Whom an address is counted with: itself, or its /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+impl Place {
+    /// The connection has come so far.
+    pub fn advance(&mut self, stage: Stage) {
+        let mut taken = self.places.lock();
+        // gone: the place was given to another, and the connection is about to hear of it
+        let Some(open) = taken.open.remove(&self.rank) else { return };
+        self.rank.0 = stage;
+        taken.open.insert(self.rank, open);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().free(self.rank);
     }
 }
 
@@ -100,19 +145,62 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn places(connections: u32, connections_per_address: u32) -> Arc<Places> {
+        Places::new(Limits { connections, connections_per_address, ..Limits::default() })
+    }
+
+    fn is_shed(shed: &mut Shed) -> bool {
+        shed.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
     #[test]
-    fn places_are_bounded_by_network_and_in_all_and_come_back() {
-        let limits = Limits { connections: 4, connections_per_address: 2, ..Limits::default() };
-        let places = Places::new(limits);
-        let first = places.take(ip("192.0.2.1")).unwrap();
+    fn of_one_network_the_newcomer_is_refused_and_places_come_back() {
+        let places = places(100, 2);
+        let (first, mut shed) = places.take(ip("192.0.2.1")).unwrap();
         let _second = places.take(ip("192.0.2.1")).unwrap();
         assert!(places.take(ip("192.0.2.1")).is_none());
+        assert!(!is_shed(&mut shed));
         // addresses of one /64 count as one
         let _third = places.take(ip("2001:db8::1")).unwrap();
         let _fourth = places.take(ip("2001:db8::ffff")).unwrap();
-        assert!(places.take(ip("192.0.2.2")).is_none(), "all are taken");
-        drop(first);
         assert!(places.take(ip("2001:db8::2")).is_none());
+        drop(first);
         assert!(places.take(ip("192.0.2.1")).is_some());
+    }
+
+    #[test]
+    fn when_all_are_taken_the_oldest_silent_one_goes_then_visitors_never_clients() {
+        let places = places(3, 10);
+        let take = |address: &str| places.take(ip(address));
+        let (mut client, mut client_shed) = take("192.0.2.1").unwrap();
+        client.advance(Stage::Client);
+        let (mut visitor, mut visitor_shed) = take("192.0.2.2").unwrap();
+        visitor.advance(Stage::Visitor);
+        let (silent, mut silent_shed) = take("192.0.2.3").unwrap();
+
+        let (mut second, mut second_shed) = take("192.0.2.4").unwrap();
+        assert!(is_shed(&mut silent_shed));
+        assert!(!is_shed(&mut visitor_shed) && !is_shed(&mut second_shed));
+        drop(silent); // its place is another's by now
+        second.advance(Stage::Client);
+        let (mut third, _third_shed) = take("192.0.2.5").unwrap();
+        assert!(is_shed(&mut visitor_shed));
+        visitor.advance(Stage::Client); // too late
+        third.advance(Stage::Client);
+        assert!(take("192.0.2.6").is_none(), "all three are clients");
+        assert!(!is_shed(&mut client_shed) && !is_shed(&mut second_shed));
+        drop(client);
+        assert!(take("192.0.2.6").is_some());
+    }
+
+    #[test]
+    fn nothing_is_left_behind() {
+        let places = places(4, 2);
+        for n in 0..100_u8 {
+            let (mut place, _shed) = places.take(IpAddr::from([192, 0, 2, n])).unwrap();
+            place.advance(Stage::Visitor);
+        }
+        let taken = places.lock();
+        assert!(taken.open.is_empty() && taken.by_network.is_empty());
     }
 }

@@ -14,8 +14,10 @@ pub mod config;
 pub mod dns;
 pub mod gateway;
 pub mod identity;
+pub mod limits;
 pub mod listener;
 pub mod metrics;
+pub mod origin;
 pub mod pool;
 pub mod router;
 pub mod session;
@@ -23,6 +25,10 @@ pub mod sessions;
 pub mod site;
 pub mod store;
 pub mod visitor;
+
+/// Gives memory back to the system after a crowd of connections has gone; the C library's does not.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     cipherwall_cli::finish(cli::Cli::parse().run())

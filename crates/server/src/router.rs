@@ -43,14 +43,7 @@ enum Pause {
 impl Router {
     /// For this device and these sessions.
     pub fn new(tun: Arc<Device>, sessions: Arc<Sessions>, counters: Arc<Counters>) -> Self {
-        Self {
-            tun,
-            sessions,
-            counters,
-            home: None,
-            scratch: Box::default(),
-            touched: Vec::new(),
-        }
+        Self { tun, sessions, counters, home: None, scratch: Box::default(), touched: Vec::new() }
     }
 
     /// Runs until the device is gone.
@@ -67,9 +60,9 @@ impl Router {
     fn burst(&mut self) -> io::Result<Pause> {
         let home = self.home.take();
         let read = match &home {
-            Some(session) => session.sender.fill(|batch| {
-                batch.has_room().then(|| self.read(batch, Some(session)))
-            }),
+            Some(session) => session
+                .sender
+                .fill(|batch| batch.has_room().then(|| self.read(batch, Some(session)))),
             None => None,
         };
         let pause = match read {

@@ -16,7 +16,11 @@ use cipherwall_transport::tunnel::{Link, LinkError};
 use tokio::sync::oneshot;
 
 use crate::{
-    accounts::Grant, admin::unix_now, gateway::Gateway, metrics::Counter, sessions::Session,
+    accounts::{Grant, Standing},
+    admin::unix_now,
+    gateway::Gateway,
+    metrics::Counter,
+    sessions::Session,
 };
 
 /// How a session's connection came to its end.
@@ -54,6 +58,12 @@ pub async fn run(
         kick: Mutex::new(Some(kick)),
     });
     gateway.sessions.insert(&session);
+    // from here on it can be found by who ends sessions; before that it may have been missed
+    match gateway.accounts.standing(&session.id, grant.device_id).await {
+        Standing::Open => {}
+        Standing::Superseded => session.kick(KickReason::Superseded),
+        Standing::Revoked => session.kick(KickReason::Revoked),
+    }
     tracing::info!(user = session.user, %peer, address = %session.v4, %cipher, "connected");
     let end = serve(gateway, &session, &mut link, kicked).await;
     gateway.sessions.remove(&session);

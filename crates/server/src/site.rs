@@ -27,10 +27,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 /// How long a request's header may take, as with nginx.
 const HEADER_TIME: Duration = Duration::from_secs(60);
+/// How long a visitor may send nothing, as with nginx.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAGE: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Welcome</title>\
     </head>\n<body>\n<h1>Welcome</h1>\n<p>This site is being set up. Please come back later.</p>\n\
     </body>\n</html>\n";
@@ -53,6 +58,7 @@ pub async fn serve(stream: TlsStream, watch: Watch, alpn: Alpn) -> Option<Knocke
         knocked: None,
         plaintext: Vec::new(),
         taken: 0,
+        last_read: Instant::now(),
     }));
     let io = TokioIo::new(Tap(shared.clone()));
     match alpn {
@@ -61,29 +67,46 @@ pub async fn serve(stream: TlsStream, watch: Watch, alpn: Alpn) -> Option<Knocke
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIME)
                 .serve_connection(io, service_fn(answer));
-            until_knock(&shared, connection).await;
+            until_decided(&shared, connection).await;
         }
         Alpn::Http2 => {
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(128)
                 .serve_connection(io, service_fn(answer));
-            until_knock(&shared, connection).await;
+            until_decided(&shared, connection).await;
         }
     }
     let shared = Arc::into_inner(shared)?.into_inner().unwrap_or_else(PoisonError::into_inner);
     shared.knocked.map(|rest| Knocked { stream: shared.stream, rest })
 }
 
-/// Runs the web server's connection until it ends or the client has knocked, and drops it.
-async fn until_knock(shared: &Mutex<Shared>, connection: impl Future<Output = hyper::Result<()>>) {
+/// Runs the web server's connection until it ends, the client has knocked, or nothing has come for
+/// too long, and drops it.
+async fn until_decided(
+    shared: &Mutex<Shared>,
+    connection: impl Future<Output = hyper::Result<()>>,
+) {
     let mut connection = pin!(connection);
-    std::future::poll_fn(|cx| {
+    let decided = std::future::poll_fn(|cx| {
         let ended = connection.as_mut().poll(cx).is_ready();
         let knocked = lock(shared).knocked.is_some();
         if ended || knocked { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    });
+    // the web server watches the time for HTTP/1 only
+    let silent = async {
+        loop {
+            let until = lock(shared).last_read + SILENCE_MAX;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    };
+    tokio::select! {
+        () = decided => {}
+        () = silent => {}
+    }
 }
 
 /// One page, and "not found" for the rest.
@@ -113,6 +136,8 @@ struct Shared {
     /// Plaintext for the web server, from `taken` on.
     plaintext: Vec<u8>,
     taken: usize,
+    /// When plaintext came last.
+    last_read: Instant,
 }
 
 /// The web server's end of the connection.
@@ -140,6 +165,7 @@ impl Shared {
         }
         self.plaintext = plaintext;
         self.taken = 0;
+        self.last_read = Instant::now();
         Poll::Ready(Ok(()))
     }
 }

@@ -10,22 +10,27 @@ use cipherwall_proto::{
     message::{RefusalCode, Refused, Text, Welcome},
 };
 use cipherwall_transport::{
-    tls::{TlsError, TlsStream},
+    tls::TlsError,
     tunnel::{Link, Start},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
     accounts::{Grant, Refusal},
     admin::unix_now,
     gateway::Gateway,
-    listener::Place,
+    listener::{Place, Shed, Stage},
     session,
     site::{self, Knocked},
 };
 
 /// How long a client may take from its opener to a whole request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// When to come back if the gateway itself is in trouble, as with a full disk; in seconds.
+const RETRY_AFTER_FAILURE_S: u32 = 15;
 /// TLS records that a client may send before the switch.
 const RECORDS_MAX: u32 = 64;
 
@@ -47,56 +52,86 @@ enum Ended {
 }
 
 /// A client that was let in.
-struct LetIn {
-    grant: Grant,
+struct Begun {
+    link: Box<Link>,
+    grant: Box<Grant>,
     cipher: CipherId,
-    established: Established,
 }
 
-/// Serves a connection to its end.
-pub async fn serve(gateway: Arc<Gateway>, tcp: TcpStream, peer: SocketAddr, place: Place) {
-    let knocked = match receive(&gateway, tcp).await {
+/// A client that knocked.
+struct Client {
+    opening: Opening,
+    knocked: Knocked,
+}
+
+/// Serves a connection to its end, or until its place is needed.
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    mut place: Place,
+    shed: Shed,
+) {
+    // Each step is in a box of its own, so that a connection takes the memory of the step it is in:
+    // a silent one next to nothing, a session none of the web server's.
+    let knocked = tokio::select! {
+        knocked = receive(&gateway, tcp, &mut place) => knocked,
+        _ = shed => return tracing::debug!(%peer, "too many connections: this one had to go"),
+    };
+    let knocked = match knocked {
         Ok(Some(knocked)) => knocked,
         Ok(None) => return tracing::debug!(%peer, "a visitor of the web site has left"),
         Err(error) => return tracing::debug!(%peer, %error, "connection ended"),
     };
-    let (opening, Knocked { mut stream, rest }) = knocked;
-    let let_in = match let_in(&gateway, &mut stream, opening, rest, peer).await {
-        Ok(let_in) => let_in,
+    let Begun { link, grant, cipher } = match Box::pin(let_in(&gateway, *knocked, peer)).await {
+        Ok(begun) => begun,
         Err(error) => return tracing::info!(%peer, %error, "a client came no further"),
     };
     drop(place);
-    let (tcp, leftover) = stream.into_parts();
-    let Established { sealer, opener } = let_in.established;
-    let link =
-        Link::new(Start { tcp, leftover, sealer, opener, keepalive: gateway.keepalive() });
-    session::run(&gateway, link, let_in.grant, let_in.cipher, peer).await;
+    Box::pin(session::run(&gateway, *link, *grant, cipher, peer)).await;
 }
 
 /// The TLS handshake, and the web site until the client has knocked.
 async fn receive(
     gateway: &Gateway,
     tcp: TcpStream,
-) -> Result<Option<(Opening, Knocked)>, Ended> {
-    let limit = Duration::from_secs(gateway.config.limits.handshake_s.into());
+    place: &mut Place,
+) -> Result<Option<Box<Client>>, Ended> {
+    let limit = Instant::now() + Duration::from_secs(gateway.config.limits.handshake_s.into());
+    timeout_at(limit, tcp.readable())
+        .await
+        .map_err(|_| Ended::HandshakeTime)?
+        .map_err(TlsError::from)?;
+    Box::pin(visit(gateway, tcp, limit, place)).await
+}
+
+/// The rest of [`receive`], for connections that have sent something.
+async fn visit(
+    gateway: &Gateway,
+    tcp: TcpStream,
+    limit: Instant,
+    place: &mut Place,
+) -> Result<Option<Box<Client>>, Ended> {
+    let tls = gateway.identity.tls();
     let (stream, agreed) =
-        timeout(limit, gateway.tls.handshake(tcp)).await.map_err(|_| Ended::HandshakeTime)??;
+        timeout_at(limit, tls.handshake(tcp)).await.map_err(|_| Ended::HandshakeTime)??;
+    place.advance(Stage::Visitor);
     let keys = gateway.accounts.door_keys();
     let doors: Vec<DoorKey> =
         [Some(keys.current), keys.previous].into_iter().flatten().map(DoorKey).collect();
     let watch = Watch::new(&agreed.root, &doors, agreed.alpn);
-    let knocked = site::serve(stream, watch, agreed.alpn).await;
-    Ok(knocked.map(|knocked| (Opening::new(agreed.root, gateway.aes_hardware), knocked)))
+    let knocked = Box::pin(site::serve(stream, watch, agreed.alpn)).await;
+    place.advance(Stage::Client);
+    let opening = Opening::new(agreed.root, gateway.aes_hardware);
+    Ok(knocked.map(|knocked| Box::new(Client { opening, knocked })))
 }
 
 /// Requests and answers, until one lets the client in.
 async fn let_in(
     gateway: &Gateway,
-    stream: &mut TlsStream,
-    mut opening: Opening,
-    rest: Vec<u8>,
+    Client { mut opening, knocked: Knocked { mut stream, rest } }: Client,
     peer: SocketAddr,
-) -> Result<LetIn, Ended> {
+) -> Result<Begun, Ended> {
     let mut records = 1;
     let mut plaintext = rest;
     loop {
@@ -115,12 +150,16 @@ async fn let_in(
         .await
         .map_err(|_| Ended::RequestTime)??;
         plaintext.clear();
-        let bytes = match decide(gateway, demand).await {
+        let bytes = match decide(gateway, demand, peer).await {
             Decision::Grant(grant) => {
                 let cipher = opening.cipher();
                 let (bytes, established) = opening.welcome(welcome(gateway, &grant));
                 stream.send(&bytes).await?;
-                return Ok(LetIn { grant: *grant, cipher, established });
+                let (tcp, leftover) = stream.into_parts();
+                let Established { sealer, opener } = established;
+                let keepalive = gateway.keepalive();
+                let link = Link::new(Start { tcp, leftover, sealer, opener, keepalive });
+                return Ok(Begun { link: Box::new(link), grant, cipher });
             }
             Decision::Salt(salt) => opening.salt(salt),
             Decision::Refuse(refused) => {
@@ -139,16 +178,16 @@ enum Decision {
 }
 
 /// Looks a demand up.
-async fn decide(gateway: &Gateway, demand: Demand) -> Decision {
+async fn decide(gateway: &Gateway, demand: Demand, peer: SocketAddr) -> Decision {
     let now = unix_now();
     let granted = match demand {
         Demand::Refuse(refused) => return Decision::Refuse(refused),
         Demand::Salt { user } => return Decision::Salt(gateway.accounts.salt(&user)),
         Demand::Login { user, prehash, device } => {
-            gateway.accounts.login(&user, &prehash, &device, now).await
+            gateway.accounts.login(&user, &prehash, &device, peer.ip(), now).await
         }
         Demand::Enrol { secret, device, prehash } => {
-            gateway.accounts.enrol(&secret, &device, prehash.as_ref(), now).await
+            gateway.accounts.enrol(&secret, &device, prehash.as_ref(), peer.ip(), now).await
         }
     };
     match granted {
@@ -172,7 +211,9 @@ fn refused(refusal: Refusal) -> Refused {
             Refused { retry_after: Some(retry_after), ..Refused::new(RefusalCode::Busy) }
         }
         // the client can do nothing about it but wait
-        Refusal::Internal => Refused { retry_after: Some(60), ..Refused::new(RefusalCode::Busy) },
+        Refusal::Internal => {
+            Refused { retry_after: Some(RETRY_AFTER_FAILURE_S), ..Refused::new(RefusalCode::Busy) }
+        }
     }
 }
 
@@ -191,6 +232,6 @@ fn welcome(gateway: &Gateway, grant: &Grant) -> Welcome {
         mtu: gateway.config.mtu,
         keepalive: gateway.config.keepalive.interval_s,
         time: unix_now(),
-        pins: gateway.pins.map(Into::into).to_vec(),
+        pins: gateway.identity.pins().map(Into::into).to_vec(),
     }
 }

@@ -161,7 +161,99 @@ fn users_are_added_once_and_listed() {
     assert_eq!(users.len(), 2);
     assert_eq!(facts(0), ("ada", false.into()));
     assert_eq!(facts(1), ("bob", true.into()));
-    contains(&gateway.ok(&["user", "list"]), "ada   enabled  no        0        never");
+    contains(&gateway.ok(&["user", "list"]), "ada   enabled  no        0        never      never");
+}
+
+#[test]
+fn a_user_is_shown_changed_and_removed() {
+    let gateway = Gateway::new();
+    gateway.ok(&["user", "add", "ada", "--expires", "30d"]);
+    let expires = gateway.json(&["user", "show", "ADA", "--json"])["expires"].as_u64().unwrap();
+    assert!((now() + 30 * 86_400).abs_diff(expires) < 60);
+    contains(&gateway.ok(&["user", "set", "ada", "--expires", "2h"]), "the account of ada ends 2");
+    contains(&gateway.ok(&["user", "set", "ada", "--expires", "never"]), "does not end");
+    let shown = gateway.json(&["user", "show", "ada", "--json"]);
+    assert_eq!(shown["expires"], Value::Null);
+    assert_eq!(shown["device_list"], serde_json::json!([]));
+    contains(&gateway.ok(&["user", "show", "ada"]), "Password:   no, by invitation only\n");
+
+    let passwd = ["user", "passwd", "ada"];
+    contains(&gateway.fails(2, &passwd), "--password-stdin");
+    let mut child = gateway
+        .command(&["user", "passwd", "ada", "--password-stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"correct horse\n").unwrap();
+    contains(&said(child.wait_with_output().unwrap()).stdout, "the password of ada is changed");
+    assert_eq!(gateway.json(&["user", "show", "ada", "--json"])["has_password"], true);
+
+    assert_eq!(gateway.ok(&["user", "disable", "Ada"]), "user ada disabled\n");
+    contains(&gateway.ok(&["user", "list"]), "ada   disabled");
+    assert_eq!(gateway.ok(&["user", "enable", "ada"]), "user ada enabled\n");
+    contains(&gateway.fails(2, &["user", "remove", "ada"]), "add --yes");
+    assert_eq!(gateway.ok(&["user", "remove", "ada", "--yes"]), "user ada removed\n");
+    assert_eq!(gateway.ok(&["user", "list", "--json"]), "[]\n");
+    for words in [&["show"][..], &["passwd"], &["disable"], &["enable"], &["remove", "--yes"]] {
+        let words = [&["user"], words, &["ada"]].concat();
+        contains(&gateway.fails(1, &words), "there is no user ada; `cipherwall-server user list`");
+    }
+}
+
+#[test]
+fn devices_sessions_and_invitations_that_are_not_there_are_named() {
+    let gateway = Gateway::new();
+    gateway.ok(&["invite", "create", "ada"]);
+    assert_eq!(gateway.ok(&["device", "list", "--json"]), "[]\n");
+    contains(&gateway.ok(&["device", "list", "ada"]), "ID  USER  DEVICE");
+    contains(&gateway.fails(1, &["device", "list", "bob"]), "no user bob");
+    contains(&gateway.fails(1, &["device", "remove", "7"]), "no device 7");
+    contains(&gateway.fails(2, &["device", "remove", "phone"]), "ID");
+    contains(&gateway.fails(1, &["session", "revoke", "ab12"]), "begins with \"ab12\"");
+    assert_eq!(gateway.ok(&["session", "revoke", "--user", "Ada"]), "ada has no session\n");
+    contains(&gateway.fails(2, &["session", "revoke"]), "--user");
+    contains(&gateway.fails(2, &["session", "revoke", "ab", "--user", "ada"]), "--user");
+
+    let list = gateway.json(&["invite", "list", "--json"]);
+    assert_eq!((&list[0]["id"], &list[0]["state"]), (&1.into(), &"open".into()));
+    assert_eq!(gateway.ok(&["invite", "revoke", "1"]), "invitation 1 for ada revoked\n");
+    contains(&gateway.ok(&["invite", "list"]), "1   ada   revoked");
+    contains(&gateway.fails(1, &["invite", "revoke", "2"]), "no invitation 2");
+}
+
+#[test]
+fn a_renewed_certificate_has_the_same_keys() {
+    let gateway = Gateway::new();
+    let before = gateway.json(&["cert", "show", "--json"]);
+    let (from, to) =
+        (before["not_before"].as_i64().unwrap(), before["not_after"].as_i64().unwrap());
+    assert_eq!(before["renews"].as_i64().unwrap(), from + (to - from) / 3 * 2);
+    let (certificate, key) = (gateway.read("gateway.crt"), gateway.read("gateway.key"));
+    contains(&gateway.ok(&["cert", "renew"]), "with the same key; renews 2");
+    assert_ne!(gateway.read("gateway.crt"), certificate);
+    assert_eq!(gateway.read("gateway.key"), key);
+    assert_eq!(gateway.json(&["cert", "show", "--json"])["pins"], before["pins"]);
+    contains(&gateway.ok(&["cert", "show"]), "Renews:        2");
+}
+
+#[test]
+fn a_configuration_is_checked_without_a_gateway() {
+    let gateway = Gateway::new();
+    assert_eq!(gateway.ok(&["check-config"]), "ok\n");
+    let other = gateway.path("other.yaml");
+    let text = String::from_utf8(gateway.read("server.yaml")).unwrap();
+    fs::write(&other, text.replace("mtu: 1420", "mtu: 99")).unwrap();
+    let other = other.to_str().unwrap();
+    let complaint = gateway.fails(1, &["check-config", other]);
+    contains(&complaint, &format!("{other}, line "));
+    contains(&complaint, "mtu: 99 is out of range; write 1280 to 65000 bytes");
+    contains(&gateway.fails(1, &["check-config", "/no/such.yaml"]), "/no/such.yaml is missing");
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap().as_secs()
 }
 
 #[test]
@@ -178,9 +270,7 @@ fn an_invitation_holds_what_a_client_needs() {
     let hex = |pin: &[u8; 32]| pin.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let pins: Vec<_> = endpoint.pins.iter().map(hex).collect();
     assert_eq!(gateway.json(&["cert", "show", "--json"])["pins"], serde_json::json!(pins));
-    let in_two_hours = std::time::SystemTime::now() + std::time::Duration::from_secs(7200);
-    let in_two_hours = in_two_hours.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert!(in_two_hours.abs_diff(invitation.expires) < 60);
+    assert!((now() + 7200).abs_diff(invitation.expires) < 60);
 
     let other = gateway.json(&["invite", "create", "ada", "--json"]);
     let other = Invitation::from_link(other["link"].as_str().unwrap()).unwrap();
@@ -223,6 +313,10 @@ fn before_init_every_command_says_to_run_it() {
         &["session", "list"],
         &["status"],
         &["cert", "show"],
+        &["cert", "renew"],
+        &["check-config"],
+        &["device", "list"],
+        &["user", "remove", "ada", "--yes"],
     ] {
         let said = gateway.fails(1, command);
         contains(&said, "run `cipherwall-server init --endpoint HOST[:PORT]` first");
@@ -257,6 +351,38 @@ fn a_damaged_or_lost_database_is_said_with_the_remedy() {
     fs::remove_file(&path).unwrap();
     contains(&gateway.fails(1, &["user", "list"]), "server.db is missing; restore it");
     assert!(!path.exists(), "no empty one in its place");
+}
+
+#[test]
+fn a_database_that_somebody_else_holds_is_said_with_the_remedy_and_loses_nothing() {
+    use sqlx::{Connection as _, Executor as _, SqliteConnection};
+    let gateway = Gateway::new();
+    let path = gateway.path("server.db");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let held = runtime.block_on(async {
+        let url = format!("sqlite://{}", path.display());
+        let mut held = SqliteConnection::connect(&url).await.unwrap();
+        held.execute("BEGIN EXCLUSIVE").await.unwrap();
+        held
+    });
+    let complaint = gateway.fails(1, &["user", "add", "ada"]);
+    contains(&complaint, &format!("{} is locked by another process", path.display()));
+    contains(&complaint, "fuser");
+    assert_eq!(gateway.ok(&["user", "list", "--json"]), "[]\n", "reading goes on");
+    runtime.block_on(async move {
+        let mut held = held;
+        held.execute("ROLLBACK").await.unwrap();
+        held.close().await.unwrap();
+    });
+    gateway.ok(&["user", "add", "ada"]);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_named() {
+    let gateway = Gateway::new();
+    let log = ["--log-file", "/proc/nowhere/gateway.log"];
+    contains(&gateway.fails(1, &[&log[..], &["run"]].concat()), "/proc/nowhere/gateway.log");
+    contains(&gateway.fails(1, &[&log[..], &["user", "list"]].concat()), "/proc/nowhere");
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! Who may come in, and as whom: log-in, enrolment, sessions and inside addresses, on top of the
 //! database ([`crate::store`]), the address pool ([`crate::pool`]) and Argon2 ([`password`]).
 //!
-//! The gateway asks [`Accounts::login`] and [`Accounts::enrol`] for each client that knocked; the
-//! administrator's operations are in [`manage`].
+//! The gateway asks [`Accounts::login`] and [`Accounts::enrol`] for each client that knocked, and
+//! keeps [`sessions`] up to date; the administrator's operations are in [`manage`] (users),
+//! [`devices`], [`invitations`] and [`sessions`].
 
 mod attempts;
+mod devices;
+mod invitations;
 mod manage;
 mod password;
+mod sessions;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,25 +21,28 @@ use sha2::{Digest, Sha256};
 use sqlx::AnyConnection;
 use thiserror::Error;
 
+use crate::origin;
 use crate::pool::{Full, PoolConfig};
-use crate::store::devices::{self, Device};
-use crate::store::invitations::{self, Invitation};
+use crate::store::devices as device_rows;
+use crate::store::devices::Device;
+use crate::store::invitations as invitation_rows;
+use crate::store::invitations::Invitation;
 use crate::store::secrets::{self, Secrets};
+use crate::store::sessions as session_rows;
 use crate::store::users::{self, User};
-use crate::store::{Store, StoreError, sessions};
-use attempts::Attempts;
+use crate::store::{Store, StoreError};
+use attempts::{Attempts, Guesser};
 use password::Passwords;
 
-pub use manage::{Invited, ManageError, UserInfo};
+pub use devices::DeviceInfo;
+pub use invitations::{InvitationInfo, InvitationState, Invited};
+pub use manage::{ManageError, UserInfo};
+pub use sessions::{Standing, hex};
 
 /// How long a session's token is good without being used (A4), in seconds.
 const SESSION_LIFETIME_S: u64 = 24 * 3600;
 /// Addresses of devices unseen for this long may be given to others when the pool is full.
 const UNUSED_AFTER_S: u64 = 30 * 24 * 3600;
-/// Wrong passwords for one user name before the next try has to wait (A3) ...
-const TRIES_PER_USER: u32 = 10;
-/// ... for the rest of this time, in seconds.
-const TRIES_WINDOW_S: u64 = 600;
 
 /// The accounts of a gateway. Cheap to clone.
 #[derive(Clone)]
@@ -84,8 +91,8 @@ pub enum Refusal {
     /// Unknown, disabled or wrong: not told apart.
     #[error("rejected")]
     Rejected,
-    /// The invitation was not used in time.
-    #[error("the invitation has expired")]
+    /// The invitation was not used in time, or the account has ended.
+    #[error("the invitation or account has expired")]
     Expired,
     /// The administrator withdrew the invitation.
     #[error("the invitation was revoked")]
@@ -101,7 +108,7 @@ pub enum Refusal {
         /// How many clients it holds.
         size: u64,
     },
-    /// Too many log-ins at once, or too many wrong ones.
+    /// Too many log-ins at once, or too many wrong ones: never for good.
     #[error("busy, to be tried again after {retry_after} s")]
     Busy {
         /// Seconds.
@@ -122,7 +129,7 @@ impl Accounts {
         let secrets = async { secrets::load_or_make(&mut *store.connection().await?).await };
         let secrets = secrets.await.map_err(|error| store.explain(error))?;
         let passwords = Passwords::new();
-        let tries = Attempts::new(TRIES_PER_USER, TRIES_WINDOW_S);
+        let tries = Attempts::default();
         Ok(Accounts { inner: Arc::new(Inner { store, pool, secrets, passwords, tries }) })
     }
 
@@ -150,24 +157,27 @@ impl Accounts {
     }
 
     /// Logs a user in by the pre-hash of his password (A3). A device key seen for the first time
-    /// becomes a new device of his.
+    /// becomes a new device of his. `from` is where the client comes from.
     ///
     /// # Errors
     /// [`Refusal`]; unknown user, disabled user, user without a password and wrong password take
-    /// the same time and give the same one.
+    /// the same time and give the same one, and so does a removed device.
     pub async fn login(
         &self,
         user: &str,
         prehash: &[u8; 32],
         device_key: &[u8; 32],
+        from: IpAddr,
         now: u64,
     ) -> Result<Grant, Refusal> {
-        self.try_login(user, prehash, device_key, now).await.map_err(Stop::into_refusal)
+        let granted = self.try_login(user, prehash, device_key, from, now).await;
+        granted.map_err(|stop| self.refusal(stop))
     }
 
     /// Lets a device in by an invitation: for the first time while the invitation is good, and
     /// the same device at any later time, since for a device that enrolled, the secret and its
-    /// key are its log-in. `prehash` sets the user's password if he has none.
+    /// key are its log-in. `prehash` sets the user's password if he has none. `from` is where the
+    /// client comes from.
     ///
     /// # Errors
     /// [`Refusal`]
@@ -176,38 +186,11 @@ impl Accounts {
         secret: &[u8; 16],
         device_key: &[u8; 32],
         prehash: Option<&[u8; 32]>,
+        from: IpAddr,
         now: u64,
     ) -> Result<Grant, Refusal> {
-        self.try_enrol(secret, device_key, prehash, now).await.map_err(Stop::into_refusal)
-    }
-
-    /// Notes that sessions are still in use: another 24 hours for their tokens (A4), and their
-    /// devices keep their addresses. To be called now and then, at least daily.
-    pub async fn extend_sessions(&self, session_ids: &[[u8; 16]], now: u64) {
-        let (now, expires) = (seconds(now), seconds(now + SESSION_LIFETIME_S));
-        let done = async {
-            let mut tx = self.inner.store.begin().await?;
-            for id in session_ids {
-                sessions::extend(&mut tx, id, now, expires).await?;
-            }
-            tx.commit().await
-        };
-        if let Err(error) = done.await {
-            tracing::error!(%error, "cannot note in the database that sessions are in use");
-        }
-    }
-
-    /// Closes a session: the client said so, or it was sent away. Its token is void from here on;
-    /// the device keeps its address.
-    pub async fn close_session(&self, session_id: &[u8; 16], now: u64) {
-        let done = async {
-            let mut tx = self.inner.store.begin().await?;
-            sessions::close(&mut tx, session_id, seconds(now)).await?;
-            tx.commit().await
-        };
-        if let Err(error) = done.await {
-            tracing::error!(%error, "cannot close a session in the database");
-        }
+        let granted = self.try_enrol(secret, device_key, prehash, from, now).await;
+        granted.map_err(|stop| self.refusal(stop))
     }
 
     async fn try_login(
@@ -215,24 +198,32 @@ impl Accounts {
         name: &str,
         prehash: &[u8; 32],
         device_key: &[u8; 32],
+        from: IpAddr,
         now: u64,
     ) -> Result<Grant, Stop> {
         let Inner { store, passwords, tries, .. } = &*self.inner;
         // No user has an empty name, so a name that cannot be one takes the same path.
         let name = credential::normalise_user(name).unwrap_or_default();
-        tries.begin(&name, now).map_err(|retry_after| Refusal::Busy { retry_after })?;
-        let user = users::by_name(&mut *store.connection().await?, &name).await?;
+        let mut db = store.connection().await?;
+        let guesser = match device_rows::enrolled(&mut db, &name, device_key).await? {
+            Some(id) => Guesser::Device(id),
+            None => Guesser::Stranger(name.clone(), origin::network(from)),
+        };
+        tries.begin(&guesser, now).map_err(|retry_after| Refusal::Busy { retry_after })?;
+        let user = users::by_name(&mut db, &name).await?;
+        drop(db);
         let hash = user.as_ref().filter(|user| user.enabled).and_then(|u| u.password_hash.clone());
         if !passwords.verify(hash, prehash).await? {
             return Err(Refusal::Rejected.into());
         }
-        tries.succeeded(&name);
+        tries.succeeded(&guesser);
 
         let mut tx = store.begin().await?;
         // Read again: Argon2 takes long enough for an administrator to disable somebody.
-        let user = users::by_name(&mut tx, &name).await?.filter(|user| user.enabled);
-        let user = user.ok_or(Refusal::Rejected)?;
-        let device = match devices::by_key(&mut tx, user.id, device_key).await? {
+        let user = users::by_name(&mut tx, &name).await?;
+        let user = admitted(user, now)?;
+        let device = match device_rows::by_key(&mut tx, user.id, device_key).await? {
+            Some(device) if device.removed => return Err(Refusal::Rejected.into()),
             Some(device) => device,
             None => add_device(&mut tx, &user, device_key, now).await?,
         };
@@ -246,28 +237,37 @@ impl Accounts {
         secret: &[u8; 16],
         device_key: &[u8; 32],
         prehash: Option<&[u8; 32]>,
+        from: IpAddr,
         now: u64,
     ) -> Result<Grant, Stop> {
         let enrol_hash: [u8; 32] = Sha256::digest(secret).into();
+        // Who has a right secret is never kept waiting by others at the same address.
+        let mut db = self.inner.store.connection().await?;
+        if invitation_rows::by_hash(&mut db, &enrol_hash).await?.is_none() {
+            let counted = self.inner.tries.wrong(origin::network(from), now);
+            counted.map_err(|retry_after| Refusal::Busy { retry_after })?;
+            return Err(Refusal::Rejected.into());
+        }
+        drop(db);
         let first_password = match prehash {
             Some(prehash) => self.first_password(&enrol_hash, device_key, prehash, now).await?,
             None => None,
         };
 
         let mut tx = self.inner.store.begin().await?;
-        let first_time = invitations::claim(&mut tx, &enrol_hash, device_key, seconds(now)).await?;
-        let invitation = invitations::by_hash(&mut tx, &enrol_hash).await?;
+        let first_time =
+            invitation_rows::claim(&mut tx, &enrol_hash, device_key, seconds(now)).await?;
+        let invitation = invitation_rows::by_hash(&mut tx, &enrol_hash).await?;
         let invitation = invitation.ok_or(Refusal::Rejected)?;
         admits(&invitation, device_key, now)?;
-        let user = users::by_id(&mut tx, invitation.user_id).await?.filter(|user| user.enabled);
-        let user = user.ok_or(Refusal::Rejected)?;
+        let user = admitted(users::by_id(&mut tx, invitation.user_id).await?, now)?;
         if let Some(hash) = &first_password {
             users::set_first_password(&mut tx, user.id, hash).await?;
         }
-        let device = match devices::by_key(&mut tx, user.id, device_key).await? {
+        let device = match device_rows::by_key(&mut tx, user.id, device_key).await? {
+            Some(device) if device.removed => return Err(Refusal::Rejected.into()),
             Some(device) => device,
             None if first_time => add_device(&mut tx, &user, device_key, now).await?,
-            // It enrolled once, and the administrator removed it since.
             None => return Err(Refusal::Rejected.into()),
         };
         let grant = self.open_session(&mut tx, user, device, now).await?;
@@ -285,7 +285,7 @@ impl Accounts {
         now: u64,
     ) -> Result<Option<String>, Stop> {
         let mut db = self.inner.store.connection().await?;
-        let invitation = invitations::by_hash(&mut db, enrol_hash).await?;
+        let invitation = invitation_rows::by_hash(&mut db, enrol_hash).await?;
         let invitation = invitation.ok_or(Refusal::Rejected)?;
         admits(&invitation, device_key, now)?;
         let user = users::by_id(&mut db, invitation.user_id).await?;
@@ -298,6 +298,17 @@ impl Accounts {
         }
     }
 
+    fn refusal(&self, stop: Stop) -> Refusal {
+        match stop {
+            Stop::Refused(refusal) => refusal,
+            Stop::Database(error) => {
+                let error = self.inner.store.explain(error);
+                tracing::error!(%error, "cannot let a client in");
+                Refusal::Internal
+            }
+        }
+    }
+
     /// Gives the device its address and a session in place of any it had.
     async fn open_session(
         &self,
@@ -307,12 +318,12 @@ impl Accounts {
         now: u64,
     ) -> Result<Grant, Stop> {
         let inner_v4 = self.address_for(db, &device, now).await?;
-        devices::assign(db, device.id, inner_v4, seconds(now)).await?;
+        device_rows::assign(db, device.id, inner_v4, seconds(now)).await?;
         let session_id = random()?;
         let token = uuid::Builder::from_random_bytes(random()?).into_uuid().into_bytes();
         let token_hash = Sha256::digest(token).into();
         let expires = seconds(now + SESSION_LIFETIME_S);
-        sessions::open(db, &session_id, device.id, &token_hash, seconds(now), expires).await?;
+        session_rows::open(db, &session_id, device.id, &token_hash, seconds(now), expires).await?;
         let inner_v6 = self.inner.pool.mirror(inner_v4);
         Ok(Grant { session_id, token, user: user.name, device_id: device.id, inner_v4, inner_v6 })
     }
@@ -324,17 +335,28 @@ impl Accounts {
         now: u64,
     ) -> Result<Ipv4Addr, Stop> {
         let pool = &self.inner.pool;
-        let taken = devices::addresses_of_others(db, device.id).await?.into_iter().collect();
+        let taken = device_rows::addresses_of_others(db, device.id).await?.into_iter().collect();
         if let Ok(address) = pool.allocate(device.inner_v4, &taken, []) {
             return Ok(address);
         }
         let long_ago = seconds(now.saturating_sub(UNUSED_AFTER_S));
-        let unused = devices::addresses_unused(db, long_ago, seconds(now)).await?;
+        let unused = device_rows::addresses_unused(db, long_ago, seconds(now)).await?;
         pool.allocate(device.inner_v4, &taken, unused).map_err(|full| {
             tracing::error!("{full}");
             let Full { pool, size } = full;
             Refusal::Full { pool, size }.into()
         })
+    }
+}
+
+/// The user, if there is one whose account is in force.
+fn admitted(user: Option<User>, now: u64) -> Result<User, Refusal> {
+    match user {
+        Some(user) if !user.enabled => Err(Refusal::Rejected),
+        // Only who has proven to be the user comes so far as to learn it.
+        Some(user) if user.expires.is_some_and(|end| end <= seconds(now)) => Err(Refusal::Expired),
+        Some(user) => Ok(user),
+        None => Err(Refusal::Rejected),
     }
 }
 
@@ -357,12 +379,12 @@ async fn add_device(
 ) -> sqlx::Result<Device> {
     // Until its owner names it, a device goes by the beginning of its key.
     let name: String = device_key[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    devices::add(db, user.id, device_key, &name, seconds(now)).await
+    device_rows::add(db, user.id, device_key, &name, seconds(now)).await
 }
 
-fn random() -> Result<[u8; 16], Stop> {
+fn random() -> std::io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::from).map_err(sqlx::Error::Io)?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -377,21 +399,15 @@ enum Stop {
     Database(sqlx::Error),
 }
 
-impl Stop {
-    fn into_refusal(self) -> Refusal {
-        match self {
-            Stop::Refused(refusal) => refusal,
-            Stop::Database(error) => {
-                tracing::error!(%error, "cannot let a client in: the database fails");
-                Refusal::Internal
-            }
-        }
-    }
-}
-
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Stop {
         Stop::Refused(refusal)
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Stop {
+        Stop::Database(error.into())
     }
 }
 

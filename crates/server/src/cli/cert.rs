@@ -2,24 +2,43 @@
 
 use cipherwall_cli::print;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use super::Place;
 use super::failure::coded;
+use super::place::unexpected;
 use super::table::date;
+use crate::admin::{AdminReply, AdminRequest};
+use crate::identity::CertificateInfo;
 
 /// The gateway's certificate and keys
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Show the certificate, and the public keys that clients accept
     Show {
-        /// A JSON object: path, names, not_before, not_after (Unix seconds), pins
+        /// A JSON object: path, names, not_before, not_after, renews (Unix seconds), pins
         #[arg(long)]
         json: bool,
     },
+    /// Make a new certificate with the same key now
+    ///
+    /// Never needed: the gateway does it by itself at two thirds of the validity. Clients do not
+    /// notice, and connections stay.
+    Renew,
 }
 
-pub(super) fn run(command: Command, place: &Place) -> anyhow::Result<()> {
-    let Command::Show { json } = command;
+pub(super) async fn run(command: Command, place: &Place) -> anyhow::Result<()> {
+    match command {
+        Command::Show { json } => show(json, place),
+        Command::Renew => {
+            let info = renew(place).await?;
+            let [end, renews] = [info.not_after, info.renews].map(|time| date(time.unsigned_abs()));
+            print(format_args!("new certificate until {end}, with the same key; renews {renews}"))
+        }
+    }
+}
+
+fn show(json: bool, place: &Place) -> anyhow::Result<()> {
     let identity = place.identity(&place.config()?)?;
     let certificate = identity.describe().map_err(coded)?;
     let [pin, spare] = identity.pins().map(|pin| hex(&pin));
@@ -28,20 +47,32 @@ pub(super) fn run(command: Command, place: &Place) -> anyhow::Result<()> {
         value["pins"] = json!([pin, spare]);
         return print(value);
     }
-    let valid =
-        [certificate.not_before, certificate.not_after].map(|time| date(time.unsigned_abs()));
+    let times = [certificate.not_before, certificate.not_after, certificate.renews];
+    let [from, to, renews] = times.map(|time| date(time.unsigned_abs()));
     print(format_args!(
         "Certificate:   {}\n\
          For:           {}\n\
-         Valid:         {} to {}, renewed by itself\n\
+         Valid:         {from} to {to}\n\
+         Renews:        {renews}, by itself while the gateway runs\n\
          Key in use:    {pin}\n\
          Spare key:     {spare}\n\
          Keys are SHA-256 of the public key (SPKI). Clients accept both, and go by nothing else.",
         certificate.path.display(),
         certificate.names.join(", "),
-        valid[0],
-        valid[1],
     ))
+}
+
+/// By the running gateway, which uses it at once, else in the files alone.
+async fn renew(place: &Place) -> anyhow::Result<CertificateInfo> {
+    if place.running().await?.is_some() {
+        let AdminReply::Certificate(info) = place.ask(AdminRequest::CertRenew).await? else {
+            return unexpected();
+        };
+        return Ok(info);
+    }
+    let mut identity = place.identity(&place.config()?)?;
+    identity.renew(OffsetDateTime::now_utc()).map_err(coded)?;
+    identity.describe().map_err(coded)
 }
 
 fn hex(bytes: &[u8]) -> String {

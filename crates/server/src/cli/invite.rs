@@ -10,7 +10,8 @@ use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
 use super::place::{Place, unexpected};
-use super::table::date;
+use super::table::{date, table};
+use crate::accounts::{InvitationInfo, InvitationState};
 use crate::admin::{AdminReply, AdminRequest};
 
 /// Invitations to this gateway
@@ -36,10 +37,71 @@ pub(super) enum Command {
         #[arg(long)]
         no_qr: bool,
     },
+    /// List all invitations, the newest first
+    List {
+        /// A JSON array: id, user, state (open, used, expired or revoked), created, expires, used
+        /// (Unix seconds)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an invitation that nobody has used useless
+    ///
+    /// Whoever tries it is told so. A device that has used its invitation is shut out by `device
+    /// remove`.
+    Revoke {
+        /// The invitation's number, as `invite list` shows it
+        #[arg(value_name = "ID")]
+        id: i64,
+    },
 }
 
 pub(super) async fn run(command: Command, place: &Place) -> anyhow::Result<()> {
-    let Command::Create { name, expires, json, no_qr } = command;
+    match command {
+        Command::Create { name, expires, json, no_qr } => {
+            create(name, expires, json, no_qr, place).await
+        }
+        Command::List { json } => list(json, place).await,
+        Command::Revoke { id } => {
+            let (user, _) = place.change(AdminRequest::InviteRevoke { id }).await?;
+            print(format_args!("invitation {id} for {user} revoked"))
+        }
+    }
+}
+
+async fn list(json: bool, place: &Place) -> anyhow::Result<()> {
+    let AdminReply::Invitations(invitations) = place.ask(AdminRequest::InviteList).await? else {
+        return unexpected();
+    };
+    if json {
+        return print(serde_json::to_string(&invitations)?);
+    }
+    let row = |invitation: &InvitationInfo| {
+        let state = match invitation.state {
+            InvitationState::Open => "open",
+            InvitationState::Used => "used",
+            InvitationState::Expired => "expired",
+            InvitationState::Revoked => "revoked",
+        };
+        [
+            invitation.id.to_string(),
+            invitation.user.clone(),
+            state.to_owned(),
+            date(invitation.created),
+            date(invitation.expires),
+            invitation.used.map_or_else(|| "-".to_owned(), date),
+        ]
+    };
+    let rows: Vec<_> = invitations.iter().map(row).collect();
+    print(table(["ID", "USER", "STATE", "MADE", "EXPIRES", "USED"], &rows))
+}
+
+async fn create(
+    name: String,
+    expires: Duration,
+    json: bool,
+    no_qr: bool,
+    place: &Place,
+) -> anyhow::Result<()> {
     let config = place.config()?;
     let identity = place.identity(&config)?;
     let request = AdminRequest::InviteCreate { name, lifetime_s: expires.as_secs().max(1) };

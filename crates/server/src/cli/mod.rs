@@ -1,10 +1,13 @@
 //! The command line: one file per command, options defined there; here is what all share.
 
 mod cert;
+mod check_config;
+mod device;
 mod failure;
 mod generate;
 mod init;
 mod invite;
+mod password;
 mod place;
 mod repair;
 mod run;
@@ -13,6 +16,7 @@ mod status;
 mod table;
 mod user;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -56,12 +60,15 @@ enum Command {
     #[command(subcommand)]
     User(user::Command),
     #[command(subcommand)]
+    Device(device::Command),
+    #[command(subcommand)]
     Invite(invite::Command),
     #[command(subcommand)]
     Session(session::Command),
     Status(status::Options),
     #[command(subcommand)]
     Cert(cert::Command),
+    CheckConfig(check_config::Options),
     Repair(repair::Options),
     #[command(subcommand, hide = true)]
     Completions(generate::Shell),
@@ -85,11 +92,13 @@ impl Cli {
         match self.command {
             Command::Init(options) => runtime()?.block_on(init::run(options, &place)),
             Command::User(command) => runtime()?.block_on(user::run(command, &place)),
+            Command::Device(command) => runtime()?.block_on(device::run(command, &place)),
             Command::Invite(command) => runtime()?.block_on(invite::run(command, &place)),
             Command::Session(command) => runtime()?.block_on(session::run(command, &place)),
             Command::Status(options) => runtime()?.block_on(status::run(options, &place)),
             Command::Repair(options) => runtime()?.block_on(repair::run(options, &place)),
-            Command::Cert(command) => cert::run(command, &place),
+            Command::Cert(command) => runtime()?.block_on(cert::run(command, &place)),
+            Command::CheckConfig(options) => check_config::run(&options, &place),
             Command::Completions(shell) => generate::completions(shell),
             Command::Man(options) => generate::man(&options),
             Command::Run(_) => Ok(()),
@@ -97,8 +106,15 @@ impl Cli {
     }
 }
 
+/// Half of the processors for our own half of the work: the kernel's half, packets on their way
+/// between devices and sockets, needs the others (docs/benchmarks.md).
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Runtime::new().context("cannot start the program")
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors / 2).max(1))
+        .enable_all()
+        .build()
+        .context("cannot start the program")
 }
 
 #[cfg(test)]

@@ -57,6 +57,14 @@ impl Place {
         }
     }
 
+    /// Has a change made; returns the user's normalised name and how many sessions ended by it.
+    pub(super) async fn change(&self, request: AdminRequest) -> anyhow::Result<(String, u64)> {
+        let AdminReply::Done { user, sessions } = self.ask(request).await? else {
+            return unexpected();
+        };
+        Ok((user, sessions))
+    }
+
     /// Has a request carried out, wherever that is possible at the moment.
     pub(super) async fn ask(&self, request: AdminRequest) -> anyhow::Result<AdminReply> {
         let config = self.config()?;
@@ -71,9 +79,12 @@ impl Place {
         };
         match reply {
             AdminReply::Failed { message } => bail!(message),
-            reply @ (AdminReply::UserAdded { .. }
+            reply @ (AdminReply::Done { .. }
             | AdminReply::Users(_)
+            | AdminReply::Devices(_)
+            | AdminReply::Invitations(_)
             | AdminReply::Invited(_)
+            | AdminReply::Certificate(_)
             | AdminReply::Sessions(_)
             | AdminReply::Status(_)
             | AdminReply::Part(_)) => Ok(reply),
@@ -95,7 +106,10 @@ pub(super) fn unexpected<T>() -> anyhow::Result<T> {
     bail!("the running gateway gave an answer that does not fit; restart it after an upgrade")
 }
 
-async fn ask_gateway(gateway: Connection, request: &AdminRequest) -> anyhow::Result<AdminReply> {
+pub(super) async fn ask_gateway(
+    gateway: Connection,
+    request: &AdminRequest,
+) -> anyhow::Result<AdminReply> {
     match tokio::time::timeout(ANSWER_TIME, admin::ask(gateway, request)).await {
         Ok(reply) => reply,
         Err(_) => Err(Failure::not_reachable(format!(

@@ -38,9 +38,10 @@ pub(super) async fn run(Options {}: Options, place: Place, log: LogOptions) -> a
 
 /// The command line's options come before the configuration's.
 fn with_configured(mut options: LogOptions, log: &config::Log) -> LogOptions {
-    if log.format == config::LogFormat::Json {
-        options.log_format = LogFormat::Json;
-    }
+    options.log_format.get_or_insert(match log.format {
+        config::LogFormat::Text => LogFormat::Text,
+        config::LogFormat::Json => LogFormat::Json,
+    });
     options.log_file = options.log_file.or_else(|| log.file.clone());
     options
 }
@@ -53,5 +54,21 @@ fn level(level: config::LogLevel) -> LogLevel {
         config::LogLevel::Info => LogLevel::Info,
         config::LogLevel::Debug => LogLevel::Debug,
         config::LogLevel::Trace => LogLevel::Trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_comes_before_the_configuration() {
+        let json = config::Log { format: config::LogFormat::Json, ..config::Log::default() };
+        let format = |given| {
+            let options = LogOptions { log_format: given, ..LogOptions::default() };
+            with_configured(options, &json).log_format
+        };
+        assert_eq!(format(Some(LogFormat::Text)), Some(LogFormat::Text));
+        assert_eq!(format(None), Some(LogFormat::Json));
     }
 }

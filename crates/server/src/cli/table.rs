@@ -1,20 +1,14 @@
 //! Columns for people, and times.
 
+pub(super) use cipherwall_cli::human::table;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// Left-aligned columns under their heads, as wide as they need to be.
-pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([heads[column].len()]).max().unwrap_or_default()
-    };
-    let line = |cells: [&str; N]| {
-        let padded = cells.iter().enumerate().map(|(n, cell)| format!("{cell:0$}", width(n)));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    let rows = rows.iter().map(|row| line(std::array::from_fn(|n| row[n].as_str())));
-    std::iter::once(line(heads)).chain(rows).collect::<Vec<_>>().join("\n")
+/// A label and its value a line, the values aligned.
+pub(super) fn lines(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(label, _)| label.len()).max().unwrap_or_default() + 3;
+    let line = |(label, value): &(&str, String)| format!("{:width$}{value}", format!("{label}:"));
+    pairs.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Unix seconds as `2026-11-22 05:00 UTC`.
@@ -32,9 +26,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_without_trailing_blanks() {
-        let rows = [["ada".to_owned(), "1".to_owned()], ["björn-åke".to_owned(), String::new()]];
-        assert_eq!(table(["USER", "N"], &rows), "USER       N\nada        1\nbjörn-åke");
+    fn values_are_aligned() {
+        let pairs = [("User", "ada".to_owned()), ("Last seen", "never".to_owned())];
+        assert_eq!(lines(&pairs), "User:       ada\nLast seen:  never");
     }
 
     #[test]

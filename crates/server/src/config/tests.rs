@@ -2,6 +2,11 @@
 
 use super::*;
 
+#[path = "../../../../fuzz/bodies/config.rs"]
+mod body;
+#[path = "../../../../fuzz/bodies/replay.rs"]
+mod replay;
+
 const MINIMAL: &str = "endpoint: vpn.example.net\nnetworks:\n  v6: fd12:3456:789a::/64\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -157,4 +162,10 @@ fn a_later_init_changes_its_lines_only() {
 fn a_missing_file_says_what_to_run() {
     let error = Config::load(Path::new("/nonexistent/server.yaml")).unwrap_err();
     assert!(error.to_string().contains("cipherwall-server init --endpoint HOST"), "{error}");
+}
+
+/// Of the fuzz target (docs/fuzzing.md).
+#[test]
+fn the_corpus_is_survived() {
+    replay::replay("config", body::run);
 }

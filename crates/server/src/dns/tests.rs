@@ -102,17 +102,52 @@ async fn connections_beyond_the_limit_wait_for_one_to_end() {
     let forwarder = Lab::start(&[upstream.address]);
     let sent = question(1, b"");
     let mut open = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        let mut connection = forwarder.tcp().await;
+    for n in 0..MAX_CONNECTIONS {
+        let mut connection = forwarder.tcp_of((n / MAX_CONNECTIONS_EACH) as u8).await;
         connection.ask(&sent).await;
         open.push(connection);
     }
-    let mut last = forwarder.tcp().await;
+    let mut last = forwarder.tcp_of(99).await;
     let early = timeout(Duration::from_millis(300), last.ask(&sent)).await;
     assert!(early.is_err(), "answered beyond the limit");
     open.pop();
     let answer = timeout(Duration::from_secs(5), read_message(&mut last.stream)).await;
     assert_eq!(answer.unwrap().unwrap(), Some(answer_to(&sent)));
+}
+
+#[tokio::test]
+async fn one_client_has_so_many_connections_and_others_are_served() {
+    let upstream = Upstream::start(Behaviour::Answer);
+    let forwarder = Lab::start(&[upstream.address]);
+    let sent = question(1, b"");
+    let mut open = Vec::new();
+    for _ in 0..MAX_CONNECTIONS_EACH {
+        let mut connection = forwarder.tcp_of(1).await;
+        connection.ask(&sent).await;
+        open.push(connection);
+    }
+    let mut more = forwarder.tcp_of(1).await;
+    let closed = timeout(Duration::from_secs(5), read_message(&mut more.stream)).await.unwrap();
+    assert!(matches!(closed, Ok(None) | Err(_)), "{closed:?}");
+    assert_eq!(forwarder.tcp_of(2).await.ask(&sent).await, answer_to(&sent));
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_all_questions() {
+    let upstream = Upstream::start(Behaviour::Silence);
+    let forwarder = Lab::start(&[upstream.address]);
+    let greedy = forwarder.udp().await;
+    for id in 0..2 * MAX_QUESTIONS_EACH as u16 {
+        greedy.socket.send(&question(id, b"")).await.unwrap();
+        // not faster than the forwarder reads, or the kernel drops some
+        tokio::task::yield_now().await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(upstream.seen().len(), MAX_QUESTIONS_EACH);
+    let other = UdpSocket::bind((Ipv4Addr::new(127, 0, 1, 3), 0)).await.unwrap();
+    other.send_to(&question(1, b""), forwarder.address).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(upstream.seen().len(), MAX_QUESTIONS_EACH + 1);
 }
 
 #[tokio::test]
@@ -180,6 +215,13 @@ impl Lab {
 
     async fn tcp(&self) -> TcpClient {
         TcpClient { stream: TcpStream::connect(self.address).await.unwrap() }
+    }
+
+    /// From a client's address of its own.
+    async fn tcp_of(&self, client: u8) -> TcpClient {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 1, client], 0))).unwrap();
+        TcpClient { stream: socket.connect(self.address).await.unwrap() }
     }
 }
 

@@ -11,6 +11,24 @@ pub struct Device {
     pub id: i64,
     /// The address it had last, unless that was given to another device since.
     pub inner_v4: Option<Ipv4Addr>,
+    /// The administrator has removed it: its key stays out.
+    pub removed: bool,
+}
+
+/// A device in use, with whose it is.
+pub struct Listed {
+    /// Row number.
+    pub id: i64,
+    /// User name.
+    pub user: String,
+    /// Device name.
+    pub name: String,
+    /// Inside address.
+    pub inner_v4: Option<Ipv4Addr>,
+    /// Unix s.
+    pub created: i64,
+    /// Unix s.
+    pub last_seen: i64,
 }
 
 /// The device of a user with that Ed25519 public key.
@@ -19,15 +37,71 @@ pub async fn by_key(
     user_id: i64,
     public_key: &[u8; 32],
 ) -> sqlx::Result<Option<Device>> {
-    let row =
-        sqlx::query("SELECT id, inner_v4 FROM devices WHERE user_id = $1 AND public_key = $2")
-            .bind(user_id)
-            .bind(public_key.as_slice())
-            .fetch_optional(db)
-            .await?;
+    let row = sqlx::query("SELECT * FROM devices WHERE user_id = $1 AND public_key = $2")
+        .bind(user_id)
+        .bind(public_key.as_slice())
+        .fetch_optional(db)
+        .await?;
     row.as_ref()
-        .map(|row| Ok(Device { id: row.try_get("id")?, inner_v4: address(row)? }))
+        .map(|row| {
+            let removed = row.try_get::<Option<i64>, _>("removed")?.is_some();
+            Ok(Device { id: row.try_get("id")?, inner_v4: address(row)?, removed })
+        })
         .transpose()
+}
+
+/// The row number of a device in use, by its key and the normalised name of its user.
+pub async fn enrolled(
+    db: &mut AnyConnection,
+    user: &str,
+    public_key: &[u8; 32],
+) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(
+        "SELECT devices.id FROM devices JOIN users ON users.id = devices.user_id
+         WHERE users.name = $1 AND devices.public_key = $2 AND devices.removed IS NULL",
+    )
+    .bind(user)
+    .bind(public_key.as_slice())
+    .fetch_optional(db)
+    .await
+}
+
+/// Devices in use, of one user or of all.
+pub async fn list(db: &mut AnyConnection, user: Option<&str>) -> sqlx::Result<Vec<Listed>> {
+    let rows = sqlx::query(
+        "SELECT devices.id, users.name AS user_name, devices.name, devices.inner_v4,
+                devices.created, devices.last_seen
+         FROM devices JOIN users ON users.id = devices.user_id
+         WHERE devices.removed IS NULL AND ($1 IS NULL OR users.name = $1)
+         ORDER BY users.name, devices.id",
+    )
+    .bind(user)
+    .fetch_all(db)
+    .await?;
+    let listed = |row: &AnyRow| {
+        Ok(Listed {
+            id: row.try_get("id")?,
+            user: row.try_get("user_name")?,
+            name: row.try_get("name")?,
+            inner_v4: address(row)?,
+            created: row.try_get("created")?,
+            last_seen: row.try_get("last_seen")?,
+        })
+    };
+    rows.iter().map(listed).collect()
+}
+
+/// Removes a device: its address is free, its key is remembered so that it stays out. Returns
+/// the name of its user; `None`: there is no such device in use.
+pub async fn remove(db: &mut AnyConnection, id: i64, now: i64) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar(
+        "UPDATE devices SET removed = $1, inner_v4 = NULL WHERE id = $2 AND removed IS NULL
+         RETURNING (SELECT name FROM users WHERE users.id = devices.user_id)",
+    )
+    .bind(now)
+    .bind(id)
+    .fetch_optional(db)
+    .await
 }
 
 /// Adds a device, still without an address.
@@ -48,7 +122,7 @@ pub async fn add(
     .bind(now)
     .fetch_one(db)
     .await?;
-    Ok(Device { id, inner_v4: None })
+    Ok(Device { id, inner_v4: None, removed: false })
 }
 
 /// Gives a device its address, takes it from whoever had it, and notes that the device was here.

@@ -136,11 +136,14 @@ fn migrator() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(vec![migration(
-        1,
-        "accounts",
-        include_str!("../../migrations/sqlite/0001_accounts.sql"),
-    )])
+    Migrator::with_migrations(vec![
+        migration(1, "accounts", include_str!("../../migrations/sqlite/0001_accounts.sql")),
+        migration(
+            2,
+            "expiry and removal",
+            include_str!("../../migrations/sqlite/0002_expiry_and_removal.sql"),
+        ),
+    ])
 }
 
 /// A fixed-size value out of a BLOB column.
@@ -165,7 +168,7 @@ mod tests {
         let path = dir.path().join("odd name #1%.db");
         let store = Store::open(&path).await.unwrap();
         let mut tx = store.begin().await.unwrap();
-        users::add(&mut tx, "ada", None, 1).await.unwrap();
+        users::add(&mut tx, "ada", None, 1, None).await.unwrap();
         tx.commit().await.unwrap();
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let entry = entry.unwrap();
@@ -192,6 +195,26 @@ mod tests {
         let mode: String =
             sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.unwrap();
         assert_eq!(mode, "wal");
+    }
+
+    #[tokio::test]
+    async fn a_database_of_the_first_version_is_brought_up_to_date_with_its_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cipherwall.db");
+        let store = Store::open(&path).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        users::add(&mut tx, "ada", None, 1, None).await.unwrap();
+        tx.commit().await.unwrap();
+        let back = "ALTER TABLE users DROP COLUMN expires; ALTER TABLE devices DROP COLUMN removed;
+                    DELETE FROM _sqlx_migrations WHERE version > 1";
+        let mut connection = store.connection().await.unwrap();
+        sqlx::raw_sql(back).execute(&mut *connection).await.unwrap();
+        drop(connection);
+        store.close().await;
+        let store = Store::open(&path).await.unwrap();
+        let users = users::list(&mut store.connection().await.unwrap(), None).await.unwrap();
+        assert_eq!(users.len(), 1);
+        assert_eq!((users[0].user.name.as_str(), users[0].user.expires), ("ada", None));
     }
 
     #[tokio::test]
@@ -225,7 +248,7 @@ mod tests {
         let store = Store::open(&path).await.unwrap();
         let mut tx = store.begin().await.unwrap();
         for n in 0..500 {
-            users::add(&mut tx, &format!("user{n:060}"), None, 1).await.unwrap();
+            users::add(&mut tx, &format!("user{n:060}"), None, 1, None).await.unwrap();
         }
         tx.commit().await.unwrap();
         store.close().await;

@@ -84,6 +84,73 @@ pub async fn extend(
     device_seen(db, id, now).await
 }
 
+/// Closes the open sessions of a user, of a device, or of a session id; returns their ids.
+pub async fn close_all(
+    db: &mut AnyConnection,
+    of: Of<'_>,
+    now: i64,
+) -> sqlx::Result<Vec<[u8; 16]>> {
+    let query = match of {
+        Of::User(id) => sqlx::query(
+            "UPDATE sessions SET closed = $1 WHERE closed IS NULL
+               AND device_id IN (SELECT id FROM devices WHERE user_id = $2) RETURNING id",
+        )
+        .bind(now)
+        .bind(id),
+        Of::Device(id) => sqlx::query(
+            "UPDATE sessions SET closed = $1 WHERE closed IS NULL AND device_id = $2 RETURNING id",
+        )
+        .bind(now)
+        .bind(id),
+        Of::Session(id) => sqlx::query(
+            "UPDATE sessions SET closed = $1 WHERE closed IS NULL AND id = $2 RETURNING id",
+        )
+        .bind(now)
+        .bind(id.as_slice()),
+        Of::ExpiredUsers => sqlx::query(
+            "UPDATE sessions SET closed = $1 WHERE closed IS NULL AND device_id IN
+               (SELECT devices.id FROM devices JOIN users ON users.id = devices.user_id
+                WHERE users.expires <= $1) RETURNING id",
+        )
+        .bind(now),
+    };
+    query.fetch_all(db).await?.iter().map(|row| bytes(row, "id")).collect()
+}
+
+/// Whose sessions are to be closed.
+pub enum Of<'a> {
+    /// All of the user with that row number.
+    User(i64),
+    /// That of the device with that row number.
+    Device(i64),
+    /// The one with that id.
+    Session(&'a [u8; 16]),
+    /// All of users whose accounts have ended.
+    ExpiredUsers,
+}
+
+/// Whether users whose accounts have ended have sessions.
+pub async fn any_expired(db: &mut AnyConnection, now: i64) -> sqlx::Result<bool> {
+    sqlx::query(
+        "SELECT 1 FROM users JOIN devices ON devices.user_id = users.id
+                             JOIN sessions ON sessions.device_id = devices.id
+         WHERE users.expires <= $1 AND sessions.closed IS NULL",
+    )
+    .bind(now)
+    .fetch_optional(db)
+    .await
+    .map(|row| row.is_some())
+}
+
+/// The session of a device that is not closed.
+pub async fn of_device(db: &mut AnyConnection, device_id: i64) -> sqlx::Result<Option<[u8; 16]>> {
+    let row = sqlx::query("SELECT id FROM sessions WHERE device_id = $1 AND closed IS NULL")
+        .bind(device_id)
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(|row| bytes(row, "id")).transpose()
+}
+
 /// Sessions neither closed nor expired, oldest first.
 pub async fn list_open(db: &mut AnyConnection, now: i64) -> sqlx::Result<Vec<OpenSession>> {
     let rows = sqlx::query(

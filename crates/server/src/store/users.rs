@@ -15,22 +15,36 @@ pub struct User {
     pub enabled: bool,
     /// Unix s.
     pub created: i64,
+    /// When the account ends, by the gateway's clock; Unix s.
+    pub expires: Option<i64>,
 }
 
-/// Adds a user. `None`: the name is taken.
+/// A user with what is known of the user's devices.
+pub struct Listed {
+    /// The user.
+    pub user: User,
+    /// Number of devices.
+    pub devices: i64,
+    /// When one of them was last seen; Unix s.
+    pub last_seen: Option<i64>,
+}
+
+/// Adds a user, within a transaction. `None`: the name is taken.
 pub async fn add(
     db: &mut AnyConnection,
     name: &str,
     password_hash: Option<&str>,
     now: i64,
+    expires: Option<i64>,
 ) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar(
-        "INSERT INTO users (name, password_hash, enabled, created) VALUES ($1, $2, 1, $3)
-         ON CONFLICT (name) DO NOTHING RETURNING id",
+        "INSERT INTO users (name, password_hash, enabled, created, expires)
+         VALUES ($1, $2, 1, $3, $4) ON CONFLICT (name) DO NOTHING RETURNING id",
     )
     .bind(name)
     .bind(password_hash)
     .bind(now)
+    .bind(expires)
     .fetch_optional(db)
     .await
 }
@@ -57,20 +71,55 @@ pub async fn set_first_password(db: &mut AnyConnection, id: i64, hash: &str) -> 
         .map(|_| ())
 }
 
-/// All users by name, each with the number of its devices and when one was last seen.
-pub async fn list(db: &mut AnyConnection) -> sqlx::Result<Vec<(User, i64, Option<i64>)>> {
+/// Sets the password of a user.
+pub async fn set_password(db: &mut AnyConnection, id: i64, hash: &str) -> sqlx::Result<()> {
+    let query = sqlx::query("UPDATE users SET password_hash = $1 WHERE id = $2");
+    query.bind(hash).bind(id).execute(db).await.map(|_| ())
+}
+
+/// Lets a user in, or no more.
+pub async fn set_enabled(db: &mut AnyConnection, id: i64, enabled: bool) -> sqlx::Result<()> {
+    let query = sqlx::query("UPDATE users SET enabled = $1 WHERE id = $2");
+    query.bind(i64::from(enabled)).bind(id).execute(db).await.map(|_| ())
+}
+
+/// Sets when the account ends; `None`: never.
+pub async fn set_expires(
+    db: &mut AnyConnection,
+    id: i64,
+    expires: Option<i64>,
+) -> sqlx::Result<()> {
+    let query = sqlx::query("UPDATE users SET expires = $1 WHERE id = $2");
+    query.bind(expires).bind(id).execute(db).await.map(|_| ())
+}
+
+/// Removes a user with all devices, invitations and sessions.
+pub async fn remove(db: &mut AnyConnection, id: i64) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(db).await.map(|_| ())
+}
+
+/// All users by name, or the one of that normalised name.
+pub async fn list(db: &mut AnyConnection, name: Option<&str>) -> sqlx::Result<Vec<Listed>> {
     let rows = sqlx::query(
         "SELECT users.id, users.name, users.password_hash, users.enabled, users.created,
-                COUNT(devices.id) AS devices, MAX(devices.last_seen) AS last_seen
-         FROM users LEFT JOIN devices ON devices.user_id = users.id
-         GROUP BY users.id, users.name, users.password_hash, users.enabled, users.created
+                users.expires, COUNT(devices.id) AS devices, MAX(devices.last_seen) AS last_seen
+         FROM users LEFT JOIN devices ON devices.user_id = users.id AND devices.removed IS NULL
+         WHERE $1 IS NULL OR users.name = $1
+         GROUP BY users.id, users.name, users.password_hash, users.enabled, users.created,
+                  users.expires
          ORDER BY users.name",
     )
+    .bind(name)
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| Ok((user(row)?, row.try_get("devices")?, row.try_get("last_seen")?)))
-        .collect()
+    let listed = |row: &AnyRow| {
+        Ok(Listed {
+            user: user(row)?,
+            devices: row.try_get("devices")?,
+            last_seen: row.try_get("last_seen")?,
+        })
+    };
+    rows.iter().map(listed).collect()
 }
 
 fn user(row: &AnyRow) -> sqlx::Result<User> {
@@ -80,5 +129,6 @@ fn user(row: &AnyRow) -> sqlx::Result<User> {
         password_hash: row.try_get("password_hash")?,
         enabled: row.try_get::<i64, _>("enabled")? != 0,
         created: row.try_get("created")?,
+        expires: row.try_get("expires")?,
     })
 }

@@ -1,0 +1,140 @@
+//! The identity of a running gateway, which renews its certificate by itself (A15).
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cipherwall_transport::tls::{self, TlsError};
+use time::OffsetDateTime;
+
+use super::{CertificateInfo, Identity, IdentityError};
+
+/// How often the gateway looks whether a new certificate is due.
+const CHECK_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// Keys and certificate in use. Connections that are there do not notice a new certificate; the
+/// next handshake shows it.
+pub struct Serving {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    identity: Identity,
+    tls: tls::ServerConfig,
+}
+
+impl Serving {
+    /// Takes an identity into use.
+    ///
+    /// # Errors
+    /// The TLS library does not take key and certificate.
+    pub fn new(identity: Identity) -> Result<Serving, TlsError> {
+        let tls = server_config(&identity)?;
+        Ok(Serving { inner: Mutex::new(Inner { identity, tls }) })
+    }
+
+    /// The TLS settings of a handshake that begins now.
+    pub fn tls(&self) -> tls::ServerConfig {
+        self.lock().tls.clone()
+    }
+
+    /// Pins of the key in use and of the spare key.
+    pub fn pins(&self) -> [[u8; 32]; 2] {
+        self.lock().identity.pins()
+    }
+
+    /// Makes a new certificate with the same key.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; the old one stays in use.
+    pub fn renew(&self, now: OffsetDateTime) -> Result<CertificateInfo, IdentityError> {
+        let inner = &mut *self.lock();
+        inner.identity.renew(now)?;
+        match server_config(&inner.identity) {
+            Ok(tls) => inner.tls = tls,
+            // it took the last one, and the key is the same
+            Err(error) => tracing::error!(%error, "the new certificate is not used"),
+        }
+        inner.identity.describe()
+    }
+
+    /// Makes a new certificate if one is due.
+    ///
+    /// # Errors
+    /// As [`Serving::renew`].
+    pub fn renew_if_due(&self, now: OffsetDateTime) -> Result<(), IdentityError> {
+        if !self.lock().identity.is_due(now) {
+            return Ok(());
+        }
+        let info = self.renew(now)?;
+        tracing::info!(path = %info.path.display(), "the certificate was renewed, with the same key");
+        Ok(())
+    }
+
+    /// Renews the certificate whenever one is due, for as long as the gateway runs. A task of its.
+    pub async fn keep_fresh(&self) {
+        loop {
+            if let Err(error) = self.renew_if_due(OffsetDateTime::now_utc()) {
+                // clients go by the key, so the old one will do until there is room again
+                let error = anyhow::Error::from(error);
+                tracing::error!("the certificate could not be renewed: {error:#}");
+            }
+            tokio::time::sleep(CHECK_EVERY).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn server_config(identity: &Identity) -> Result<tls::ServerConfig, TlsError> {
+    tls::ServerConfig::new(identity.certificate(), identity.private_key())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use cipherwall_transport::tls::ClientConfig;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A handshake of a client that accepts these keys.
+    async fn handshake(serving: &Serving, pins: [[u8; 32]; 2]) -> bool {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = async {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let client = ClientConfig::new(pins.to_vec()).unwrap();
+            client.handshake(tcp, "a.example").await.is_ok()
+        };
+        let gateway = async {
+            let (tcp, _) = listener.accept().await.unwrap();
+            serving.tls().handshake(tcp).await.is_ok()
+        };
+        let (client, gateway) = tokio::join!(client, gateway);
+        client && gateway
+    }
+
+    #[tokio::test]
+    async fn clients_come_in_before_and_after_a_renewal_at_any_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        let (identity, _) = Identity::init(dir.path(), "a.example").unwrap();
+        let pins = identity.pins();
+        let serving = Serving::new(identity).unwrap();
+        assert!(handshake(&serving, pins).await);
+        let now = OffsetDateTime::now_utc();
+        for days in [0, 1, 244, 600, -366, -20_000] {
+            let before = serving.lock().identity.certificate();
+            let when = now + time::Duration::days(days);
+            let due = serving.lock().identity.is_due(when);
+            serving.renew_if_due(when).unwrap();
+            assert_eq!(serving.lock().identity.certificate() != before, due, "{days}");
+            assert_eq!(due, days.abs() > 1, "{days}");
+            assert_eq!(serving.pins(), pins);
+            assert!(handshake(&serving, pins).await, "{days}");
+        }
+        assert!(!handshake(&serving, [[1; 32]; 2]).await, "another key is not accepted");
+    }
+}
