@@ -60,7 +60,8 @@ impl From<TlsError> for io::Error {
 /// A TLS connection over TCP.
 pub struct TlsStream {
     tcp: TcpStream,
-    tls: rustls::Connection,
+    /// In a box, because it is large and the stream is handed on several times.
+    tls: Box<rustls::Connection>,
     /// Bytes from the socket that the TLS library has not been given.
     incoming: Vec<u8>,
     /// Encrypted bytes for the socket, from `written` on.
@@ -75,7 +76,7 @@ impl TlsStream {
     pub(super) fn new(tcp: TcpStream, tls: rustls::Connection) -> Self {
         Self {
             tcp,
-            tls,
+            tls: Box::new(tls),
             incoming: Vec::new(),
             outgoing: Vec::new(),
             written: 0,
@@ -157,7 +158,7 @@ impl TlsStream {
                 while !record.is_empty() {
                     self.tls.read_tls(&mut record)?;
                 }
-                self.incoming.drain(..length);
+                self.incoming = self.incoming.split_off(length);
                 let processed = self.tls.process_new_packets();
                 // answers and alerts: what the socket does not take now goes with the next write
                 self.encrypt()?;
@@ -206,7 +207,8 @@ impl TlsStream {
             }
             self.written += count;
         }
-        self.outgoing.clear();
+        // a gateway may have thousands of these that do nothing
+        self.outgoing = Vec::new();
         self.written = 0;
         Poll::Ready(Ok(()))
     }
