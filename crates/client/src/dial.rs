@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use cipherwall_cli::exit;
@@ -278,7 +278,7 @@ impl Dialer {
             .await
             .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
             .map_err(unreachable)?;
-        let name = self.profile.sni.first().unwrap_or(&endpoint.host);
+        let name = hello_name(&self.profile.sni, now_s()).unwrap_or(&endpoint.host);
         let handshake =
             async { ClientConfig::new(endpoint.pins.to_vec())?.handshake(tcp, name).await };
         match timeout(OPENING_TIME, handshake).await {
@@ -316,6 +316,19 @@ impl Dialer {
         let answer = answer.unwrap_or(Err(DialError::NoAnswer { address }))?;
         Ok((stream, answer))
     }
+}
+
+/// The name to show in the TLS hello in place of the host (A16): each for a week, since a name that
+/// changes with every connection would stand out.
+fn hello_name(names: &[String], now_s: u64) -> Option<&String> {
+    const WEEK_S: u64 = 7 * 24 * 3_600;
+    let count = u64::try_from(names.len()).ok()?;
+    let at = (now_s / WEEK_S).checked_rem(count)?;
+    names.get(usize::try_from(at).ok()?)
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 /// A connection after the TLS handshake.
@@ -394,6 +407,16 @@ pub(crate) async fn login(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_the_hello_take_turns_by_the_week() {
+        let names = ["a".to_owned(), "b".to_owned()];
+        let week = 604_800;
+        let shown = |at| hello_name(&names, at).cloned();
+        assert_eq!((shown(0), shown(week - 1)), (Some("a".into()), Some("a".into())));
+        assert_eq!((shown(week), shown(2 * week)), (Some("b".into()), Some("a".into())));
+        assert_eq!(hello_name(&[], week), None);
+    }
 
     fn refused(code: RefusalCode) -> DialError {
         DialError::Refused(Refused::new(code))

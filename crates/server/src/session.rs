@@ -107,7 +107,7 @@ async fn serve(
     }
 }
 
-/// Gives a client's packet to the kernel, if it may send it (docs/security.md).
+/// Gives a client's packet to the kernel, if it may send it (docs/architecture.md).
 fn pass_on(gateway: &Gateway, session: &Session, header: &OffloadHeader, packet: &[u8]) {
     let counters = &gateway.counters;
     let Ok((source, destination)) = ip::addresses(packet) else {

@@ -17,7 +17,7 @@ use crate::admin::{AdminReply, AdminRequest, unix_now};
 pub(super) enum Command {
     /// Add a user
     ///
-    /// Without a password the user enters by invitation only, and may choose a password then.
+    /// Without a password the user enters by invitation only.
     Add {
         /// The user's name; it is kept in lower case and never changes
         name: String,
