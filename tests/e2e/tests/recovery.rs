@@ -1,6 +1,6 @@
 //! Crashes of either side: the client comes back by itself, and no host is left changed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use e2e::{ClientNode, GatewayNode, HostState, Lab, Page, Programs, address, until};
@@ -10,6 +10,9 @@ const MOMENTS_MS: [u64; 12] = [2, 5, 10, 15, 20, 30, 45, 60, 80, 120, 200, 500];
 
 /// How soon a client has to be back after the gateway is.
 const BACK: Duration = Duration::from_secs(25);
+
+/// How soon a silent loss has to be mended: five times the 3 s that it should take.
+const REPLACED: Duration = Duration::from_secs(15);
 
 /// The carrier loses everything in silence.
 const CUT: &str = "table inet cut {\n chain everything {\n type filter hook forward priority -10;\n drop\n }\n }\n";
@@ -62,6 +65,49 @@ fn a_transfer_outlives_a_short_loss_of_the_path() -> Result<()> {
     assert_eq!(received, sent, "SHA-256 of the file that was under way");
     assert_eq!(client.inner_address()?, address);
     Ok(())
+}
+
+#[test]
+fn a_connection_that_is_dropped_in_silence_is_replaced_within_seconds() -> Result<()> {
+    let lab = Lab::new()?;
+    let programs = Programs::find()?;
+    let gateway = GatewayNode::start_new(&lab, &programs)?;
+    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let address = client.inner_address()?;
+    let sessions = gateway.run(&["session", "list", "--json"])?.ok()?;
+    let sessions: serde_json::Value = serde_json::from_str(&sessions)?;
+    let peer = sessions[0]["peer"].as_str().context("where the client comes from")?;
+    let port = peer.rsplit(':').next().unwrap_or_default();
+    // a NAT has forgotten this connection and tells nobody; others pass
+    lab.internet.nft(&format!(
+        "table inet cut {{\n chain everything {{\n type filter hook forward priority -10;\n \
+         tcp sport {port} drop\n tcp dport {port} drop\n }}\n }}\n"
+    ))?;
+    let started = Instant::now();
+    until("a page over another connection", REPLACED, || {
+        // traffic that goes unanswered is what gets the loss noticed
+        let one = ["curl", "--silent", "--max-time", "1", "http://www.lab.test/"];
+        Ok((client.node.run(&one)?.code() == 0).then_some(()))
+    })?;
+    println!("back after {:.1} s", started.elapsed().as_secs_f64());
+    assert_eq!(client.inner_address()?, address);
+    assert!(client.process()?.is_running(), "the client was not restarted");
+    Ok(())
+}
+
+#[test]
+fn a_tunnel_device_that_somebody_removes_ends_the_client_and_leaves_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let programs = Programs::find()?;
+    let gateway = GatewayNode::start_new(&lab, &programs)?;
+    let before = HostState::of(&lab.clients[0])?;
+    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    client.node.ip(&["link", "delete", &client.interface()?])?;
+    let ended = client.process()?.wait(Duration::from_secs(10))?;
+    assert_eq!(ended.code(), Some(1));
+    let said = client.process()?.stderr();
+    assert!(said.contains("network device is gone"), "{said}");
+    before.expect_unchanged(&client.node, "after the device was removed")
 }
 
 #[test]
