@@ -103,3 +103,90 @@ async fn complete(mut stream: TlsStream) -> Result<(TlsStream, Agreed), TlsError
     let alpn = Alpn::from_name(stream.tls().alpn_protocol());
     Ok((stream, Agreed { root: Root(root), alpn }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rustls::{NamedGroup, ProtocolVersion, crypto::SupportedKxGroup};
+
+    use super::*;
+    use crate::tls::spki_pin;
+
+    fn server() -> (ServerConfig, Pin) {
+        let signed = rcgen::generate_simple_self_signed(vec!["gateway.test".into()]).unwrap();
+        let certificate = CertificateDer::from(signed.cert.der().to_vec());
+        let key = PrivateKeyDer::Pkcs8(signed.signing_key.serialize_der().into());
+        let pin = spki_pin(&certificate).unwrap();
+        (ServerConfig::new(certificate, key).unwrap(), pin)
+    }
+
+    /// Passes bytes between both ends until the handshake is complete or fails.
+    fn handshake(
+        client: rustls::ClientConfig,
+        server: ServerConfig,
+    ) -> Result<rustls::Connection, rustls::Error> {
+        let name = ServerName::try_from("gateway.test").unwrap();
+        let mut client: rustls::Connection =
+            rustls::ClientConnection::new(Arc::new(client), name)?.into();
+        let mut server: rustls::Connection = rustls::ServerConnection::new(server.0)?.into();
+        for _ in 0..4 {
+            pass(&mut client, &mut server)?;
+            pass(&mut server, &mut client)?;
+        }
+        client.writer().write_all(b"hello").unwrap();
+        pass(&mut client, &mut server)?;
+        let mut got = [0; 5];
+        server.reader().read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+        Ok(client)
+    }
+
+    fn pass(
+        from: &mut rustls::Connection,
+        to: &mut rustls::Connection,
+    ) -> Result<(), rustls::Error> {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).unwrap();
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            to.read_tls(&mut rest).unwrap();
+            to.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    fn client(pin: Pin, groups: &[&'static dyn SupportedKxGroup]) -> rustls::ClientConfig {
+        let provider = CryptoProvider { kx_groups: groups.to_vec(), ..(*provider()).clone() };
+        let algorithms = provider.signature_verification_algorithms;
+        rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PinVerifier { pins: vec![pin], algorithms }))
+            .with_no_client_auth()
+    }
+
+    /// C9, A1.
+    #[test]
+    fn our_own_ends_agree_on_the_hybrid_key_exchange_and_h2() {
+        let (server, pin) = server();
+        let ours = ClientConfig::new(vec![pin]).unwrap();
+        let connection = handshake((*ours.0).clone(), server).unwrap();
+        let group = connection.negotiated_key_exchange_group().map(|group| group.name());
+        assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+        assert_eq!(connection.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        assert_eq!(connection.alpn_protocol(), Some(&b"h2"[..]));
+    }
+
+    #[test]
+    fn x25519_alone_is_accepted_and_nothing_older() {
+        let (server, pin) = server();
+        let x25519 = handshake(client(pin, &[aws_lc_rs::kx_group::X25519]), server.clone());
+        assert!(x25519.is_ok());
+        let p256 = handshake(client(pin, &[aws_lc_rs::kx_group::SECP256R1]), server);
+        assert!(p256.is_err());
+    }
+}
