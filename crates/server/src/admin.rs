@@ -1,4 +1,4 @@
-//! What the administrator's commands ask, and the one place that does it: [`execute`]. With a
+//! What the administrator's commands ask, and the one place that does it: [`execute()`]. With a
 //! running gateway the commands reach it over a root-only socket ([`ask`] to [`serve`]), so that
 //! the answer holds what only the gateway knows; without one they open the database themselves.
 

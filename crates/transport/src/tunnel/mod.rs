@@ -2,7 +2,7 @@
 //!
 //! A [`Sender`] takes packets from anywhere and sends them in batches; a [`Link`] receives, keeps
 //! the path alive and finishes what a sender could not send at once. Buffers belong to a
-//! connection only while it has something in them: see [`pool`].
+//! connection only while it has something in them (`pool`).
 
 mod link;
 mod pool;
