@@ -148,7 +148,8 @@ fn unit_command(options: &Options) -> Result<Command> {
 
 /// The end-to-end tests start the programs from the target folder: they have to be there, and new.
 fn build_programs() -> Result<()> {
-    run(&mut cargo(&["build", "--locked", "-p", "cipherwall", "-p", "cipherwall-server"])?)
+    // the same packages and targets as for the unit tests: then nothing is built a second time
+    run(&mut cargo(&["build", "--workspace", "--exclude", "e2e", "--all-targets", "--locked"])?)
 }
 
 fn e2e_command(options: &Options) -> Result<Command> {
