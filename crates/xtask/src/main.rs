@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod packages;
 mod shell;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ enum Command {
     Test(test::Options),
     /// Measures CipherWall against the direct path; writes docs/benchmarks.md (needs root)
     Bench(bench::Options),
+    /// Runs end-to-end tests at full sizes and durations; writes docs/soak.md (needs root)
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run_command(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Soak(options) => soak::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -39,9 +39,10 @@ const LABORATORY: [Package; 10] = [
 ];
 
 /// What only the tests take.
-const TESTS: [Package; 2] = [
+const TESTS: [Package; 3] = [
     package("openssh-client", "ssh"),
     Package { name: "openssh-server", program: "sshd", service: Some("ssh") },
+    package("sqlite3", "sqlite3"),
 ];
 
 /// Which packages a command needs.

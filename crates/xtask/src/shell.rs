@@ -43,15 +43,20 @@ pub(crate) fn line(command: &Command) -> String {
 
 /// Both programs, built with optimisation; those in `CIPHERWALL_BIN_DIR` as they are, if it is set.
 pub(crate) fn release_programs() -> Result<Programs> {
-    if std::env::var_os("CIPHERWALL_BIN_DIR").is_some() {
-        return Programs::find();
+    Programs::in_dir(release_dir()?)
+}
+
+/// The folder of [`release_programs`].
+pub(crate) fn release_dir() -> Result<PathBuf> {
+    if let Some(bin_dir) = std::env::var_os("CIPHERWALL_BIN_DIR") {
+        return std::path::absolute(bin_dir).context("CIPHERWALL_BIN_DIR");
     }
     let words = ["build", "--release", "--locked", "-p", "cipherwall", "-p", "cipherwall-server"];
     run(&mut cargo(&words)?)?;
     // this program is target/debug/xtask
     let here = std::env::current_exe()?;
     let target_dir = here.ancestors().nth(2).context("xtask runs outside a target folder")?;
-    Programs::in_dir(target_dir.join("release"))
+    Ok(target_dir.join("release"))
 }
 
 /// Refuses to go on as an ordinary user.

@@ -55,7 +55,7 @@ pub mod address {
 /// What a laboratory looks like.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Number of clients, at most 8.
+    /// Number of clients, at most 16.
     pub clients: u8,
     /// All clients behind one router, so that the carrier sees one address.
     pub shared_router: bool,
@@ -197,7 +197,7 @@ impl Drop for Lab {
 }
 
 fn build(id: &str, dir: &Path, options: Options) -> Result<Lab> {
-    ensure!((1..=8).contains(&options.clients), "1 to 8 clients");
+    ensure!((1..=16).contains(&options.clients), "1 to 16 clients");
     let mut holders = Vec::new();
     let mut node = |name: &str, resolver: Ipv4Addr| -> Result<Node> {
         let (node, holder) = Node::new(id, dir, name, &resolver.to_string())?;

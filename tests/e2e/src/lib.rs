@@ -21,6 +21,7 @@ mod process;
 mod programs;
 mod run_dir;
 mod services;
+mod soak;
 mod tools;
 
 pub use capture::{Capture, Flow};
@@ -31,4 +32,5 @@ pub use process::Process;
 pub use programs::{ClientNode, GatewayNode, Invitation, Programs, Status};
 pub use run_dir::{remove_kept, remove_stale};
 pub use services::Sshd;
-pub use tools::{Page, Ping, Stream, soak_bytes, until};
+pub use soak::{FIGURE, SOAK, SOAK_MIB, figure, full_or_short, soak_bytes};
+pub use tools::{Page, Ping, Stream, until};

@@ -1,12 +1,15 @@
 //! A node of the laboratory: a network namespace with its own `/etc`, `/run` and `/sys`.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Process;
 
@@ -22,7 +25,7 @@ mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock /run/sshd
 echo up
-exec sleep infinity
+exec sleep infinity > /dev/null 2>&1
 "#;
 
 /// A host or router in the laboratory. Cheap to clone; the [`crate::Lab`] owns what is behind it.
@@ -93,6 +96,15 @@ impl Node {
             .arg("--")
             .args(words);
         command
+    }
+
+    /// Moves the calling thread into this node's network for good. Threads that it starts, and
+    /// sockets that it opens, are there as well.
+    pub fn enter_network(&self) -> Result<()> {
+        let path = format!("/run/netns/{}", self.namespace);
+        let namespace = File::open(&path).context(path)?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("cannot enter {}", self.namespace))
     }
 
     /// Runs a command to its end, 30 s at most. Only failing to run it is an error here.

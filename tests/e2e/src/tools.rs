@@ -31,16 +31,6 @@ pub fn until<T>(
     }
 }
 
-/// How many bytes the large transfers move: `CIPHERWALL_SOAK_MIB` MiB, 64 by default. A full run
-/// takes 1024.
-pub fn soak_bytes() -> Result<u64> {
-    let mib = match std::env::var("CIPHERWALL_SOAK_MIB") {
-        Ok(text) => text.parse().context("CIPHERWALL_SOAK_MIB is not a number")?,
-        Err(_) => 64,
-    };
-    Ok(mib * 1024 * 1024)
-}
-
 /// The SHA-256 of a file as `node` sees it, in hexadecimal digits.
 pub(crate) fn sha256(node: &Node, path: &str) -> Result<String> {
     let line = node.ok(&["sha256sum", path])?;
@@ -121,11 +111,12 @@ impl Ping {
 
     /// As [`Ping::send`], with more options of `ping`.
     pub fn send_with(node: &Node, target: IpAddr, count: u16, options: &[&str]) -> Result<Ping> {
+        let patience = Duration::from_secs(30) + Duration::from_millis(20) * count.into();
         let (count, target) = (count.to_string(), target.to_string());
         let mut words = vec!["ping", "-n", "-i", "0.02", "-W", "1", "-c", &count];
         words.extend(options);
         words.push(&target);
-        let ran = node.run(&words)?;
+        let ran = node.run_with(&words, "", patience)?;
         // 1 means no answers; 2 is a failure of ping, but also "no route", which is an answer
         ensure!(ran.code() <= 1 || ran.stderr.contains("unreachable"), "{ran}");
         Ok(Ping::parse(&ran))

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use e2e::{ClientNode, GatewayNode, HostState, Lab, Page, Programs, address, until};
+use e2e::{ClientNode, GatewayNode, HostState, Lab, Page, Programs, address, figure, until};
 
 /// When a program that is starting or stopping is killed.
 const MOMENTS_MS: [u64; 12] = [2, 5, 10, 15, 20, 30, 45, 60, 80, 120, 200, 500];
@@ -89,7 +89,7 @@ fn a_connection_that_is_dropped_in_silence_is_replaced_within_seconds() -> Resul
         let one = ["curl", "--silent", "--max-time", "1", "http://www.lab.test/"];
         Ok((client.node.run(&one)?.code() == 0).then_some(()))
     })?;
-    println!("back after {:.1} s", started.elapsed().as_secs_f64());
+    figure("back after a silent loss", started.elapsed().as_secs_f64(), "s");
     assert_eq!(client.inner_address()?, address);
     assert!(client.process()?.is_running(), "the client was not restarted");
     Ok(())

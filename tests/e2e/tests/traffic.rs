@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use e2e::{
-    ClientNode, GatewayNode, Lab, Options, Page, Ping, Programs, Sshd, Stream, address, soak_bytes,
+    ClientNode, GatewayNode, Lab, Options, Page, Ping, Programs, Sshd, Stream, address, figure,
+    soak_bytes,
 };
 
 /// A gateway and one connected client.
@@ -23,12 +24,15 @@ fn large_files_arrive_unchanged_both_ways() -> Result<()> {
     let size = soak_bytes()?;
 
     let sent = lab.make_download("large", size)?;
-    let (_, received) = Page::download(&client.node, "http://www.lab.test/large")?;
+    let (page, received) = Page::download(&client.node, "http://www.lab.test/large")?;
     assert_eq!(received, sent, "SHA-256 after a download of {size} bytes");
+    figure("size", size as f64 / f64::from(1 << 20), "MiB");
+    figure("download", page.rate * 8.0 / 1e6, "Mbit/s");
 
     for host in [address::WEB.to_string(), format!("[{}]", address::WEB_V6)] {
         let url = format!("http://{host}/upload/large");
-        let (_, sent) = Page::upload(&client.node, &url, size)?;
+        let (page, sent) = Page::upload(&client.node, &url, size)?;
+        figure(&format!("upload to {host}"), page.rate * 8.0 / 1e6, "Mbit/s");
         let stored = lab.web_root_dir().join("upload/large").display().to_string();
         let received = lab.web.ok(&["sha256sum", &stored])?;
         assert!(received.starts_with(&sent), "SHA-256 after an upload of {size} bytes to {url}");
