@@ -36,8 +36,8 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>) {
 /// Places for connections that have not logged in.
 ///
 /// Of one address the newcomer is refused once it has its share. If all places are taken, the
-/// connection goes that has done least for longest, so that a crowd of silent connections keeps
-/// nobody out.
+/// largest of the crowds gives way, its oldest member first: neither silent connections nor idle
+/// visitors, however many, keep anybody else out.
 pub struct Places {
     limits: Limits,
     taken: Mutex<Taken>,
@@ -46,15 +46,22 @@ pub struct Places {
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Nothing useful yet.
+    /// Nothing has come yet.
     Silent,
+    /// The TLS handshake has begun, which takes memory.
+    Speaking,
     /// The TLS handshake is complete: a visitor of the web site.
     Visitor,
     /// It knocked rightly. Never has to go.
     Client,
 }
 
-/// Which connection, in the order in which they have to go.
+/// How many may be [`Stage::Speaking`] and [`Stage::Visitor`] together: some 30 KB each.
+const SPEAKING_MAX: usize = 768;
+/// Who may have to go; of equal crowds the last.
+const CROWDS: [Stage; 3] = [Stage::Visitor, Stage::Speaking, Stage::Silent];
+
+/// Which connection: how far it has come, and its number.
 type Rank = (Stage, u64);
 
 #[derive(Default)]
@@ -62,6 +69,8 @@ struct Taken {
     /// Dropping the sender ends the connection.
     open: BTreeMap<Rank, (IpAddr, oneshot::Sender<()>)>,
     by_network: HashMap<IpAddr, u32>,
+    /// How many there are of each [`Stage`].
+    by_stage: [usize; 4],
     next: u64,
 }
 
@@ -89,16 +98,14 @@ impl Places {
             return None;
         }
         if taken.open.len() as u64 >= u64::from(self.limits.connections) {
-            let first = *taken.open.keys().next()?;
-            if first.0 == Stage::Client {
-                return None;
-            }
+            let first = taken.first_to_go(&CROWDS)?;
             taken.free(first);
         }
         let rank = (Stage::Silent, taken.next);
         taken.next += 1;
         let (keep, shed) = oneshot::channel();
         taken.open.insert(rank, (network, keep));
+        taken.by_stage[rank.0 as usize] += 1;
         *taken.by_network.entry(network).or_default() += 1;
         Some((Place { places: self.clone(), rank }, shed))
     }
@@ -109,8 +116,15 @@ impl Places {
 }
 
 impl Taken {
+    /// The oldest of the largest of these crowds.
+    fn first_to_go(&self, crowds: &[Stage]) -> Option<Rank> {
+        let largest = *crowds.iter().max_by_key(|stage| self.by_stage[**stage as usize])?;
+        self.open.range((largest, 0)..=(largest, u64::MAX)).next().map(|(rank, _)| *rank)
+    }
+
     fn free(&mut self, rank: Rank) {
         let Some((network, _)) = self.open.remove(&rank) else { return };
+        self.by_stage[rank.0 as usize] -= 1;
         if let Some(here) = self.by_network.get_mut(&network) {
             *here -= 1;
             if *here == 0 {
@@ -126,8 +140,17 @@ impl Place {
         let mut taken = self.places.lock();
         // gone: the place was given to another, and the connection is about to hear of it
         let Some(open) = taken.open.remove(&self.rank) else { return };
+        taken.by_stage[self.rank.0 as usize] -= 1;
+        taken.by_stage[stage as usize] += 1;
         self.rank.0 = stage;
         taken.open.insert(self.rank, open);
+        let speaking = [Stage::Visitor, Stage::Speaking];
+        if speaking.iter().map(|stage| taken.by_stage[*stage as usize]).sum::<usize>()
+            > SPEAKING_MAX
+            && let Some(first) = taken.first_to_go(&speaking)
+        {
+            taken.free(first);
+        }
     }
 }
 
@@ -194,6 +217,35 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_outlives_a_crowd_of_visitors() {
+        let places = places(10, 10);
+        let mut crowd = Vec::new();
+        for n in 0..10_u8 {
+            let (mut place, shed) = places.take(IpAddr::from([192, 0, 2, n])).unwrap();
+            place.advance(Stage::Visitor);
+            crowd.push((place, shed));
+        }
+        let (mut newcomer, mut newcomer_shed) = places.take(ip("198.51.100.1")).unwrap();
+        newcomer.advance(Stage::Speaking);
+        for n in 0..4_u8 {
+            crowd.push(places.take(IpAddr::from([203, 0, 113, n])).unwrap());
+        }
+        assert!(!is_shed(&mut newcomer_shed));
+        assert_eq!(crowd.iter_mut().filter_map(|(_, s)| is_shed(s).then_some(())).count(), 5);
+    }
+
+    #[test]
+    fn those_that_take_memory_are_few() {
+        let places = places(4_096, 4_096);
+        let mut crowd: Vec<(Place, Shed)> =
+            (0..SPEAKING_MAX + 5).map(|_| places.take(ip("192.0.2.1")).unwrap()).collect();
+        crowd.iter_mut().for_each(|(place, _)| place.advance(Stage::Speaking));
+        let shed = crowd.iter_mut().map(|(_, shed)| is_shed(shed)).collect::<Vec<_>>();
+        assert_eq!(shed.iter().filter(|shed| **shed).count(), 5);
+        assert!(shed[..5].iter().all(|shed| *shed), "the oldest went");
+    }
+
+    #[test]
     fn nothing_is_left_behind() {
         let places = places(4, 2);
         for n in 0..100_u8 {
@@ -202,5 +254,6 @@ mod tests {
         }
         let taken = places.lock();
         assert!(taken.open.is_empty() && taken.by_network.is_empty());
+        assert_eq!(taken.by_stage, [0; 4]);
     }
 }

@@ -34,6 +34,10 @@ use tokio::{
 
 /// How long a request's header may take, as with nginx.
 const HEADER_TIME: Duration = Duration::from_secs(60);
+/// The most of a request's header that is held, in bytes; the web server's own bounds are generous.
+const BUFFER_MAX: usize = 16 * 1024;
+/// What a visitor may send in HTTP/2 before it is read, in bytes: the least allowed (RFC 9113, 6.9.2).
+const WINDOW: u32 = 65_535;
 /// How long a visitor may send nothing, as with nginx.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAGE: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Welcome</title>\
@@ -66,6 +70,7 @@ pub async fn serve(stream: TlsStream, watch: Watch, alpn: Alpn) -> Option<Knocke
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIME)
+                .max_buf_size(BUFFER_MAX)
                 .serve_connection(io, service_fn(answer));
             until_decided(&shared, connection).await;
         }
@@ -73,6 +78,10 @@ pub async fn serve(stream: TlsStream, watch: Watch, alpn: Alpn) -> Option<Knocke
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(128)
+                .max_header_list_size(BUFFER_MAX as u32)
+                .initial_connection_window_size(WINDOW)
+                .initial_stream_window_size(WINDOW)
+                .max_send_buf_size(BUFFER_MAX)
                 .serve_connection(io, service_fn(answer));
             until_decided(&shared, connection).await;
         }

@@ -102,6 +102,7 @@ async fn receive(
         .await
         .map_err(|_| Ended::HandshakeTime)?
         .map_err(TlsError::from)?;
+    place.advance(Stage::Speaking);
     Box::pin(visit(gateway, tcp, limit, place)).await
 }
 

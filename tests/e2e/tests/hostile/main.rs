@@ -19,7 +19,8 @@ use strangers::Numbers;
 /// What the gateway may never exceed, in bytes of resident memory.
 const MEMORY_MAX: u64 = 64_000_000;
 
-const FILE: &str = "http://www.lab.test/file";
+/// By address: a name could not be looked up while the tunnel is broken again and again.
+const FILE: &str = "http://198.51.100.80/file";
 fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -136,13 +137,15 @@ fn a_spoilt_connection_is_replaced_and_the_download_goes_on() -> Result<()> {
 
 /// Every fault in both directions, some times.
 fn spoil_all(relay: &Relay, client: &ClientNode) -> Result<()> {
-    for _ in 0..full_or_short(20, 2) {
-        for fault in [Fault::FlippedBit, Fault::Repeated, Fault::Truncated] {
-            for way in [Way::Down, Way::Up] {
-                let name = format!("{fault:?} {way:?}");
+    for fault in [Fault::FlippedBit, Fault::Repeated, Fault::Truncated] {
+        for way in [Way::Down, Way::Up] {
+            let name = format!("{fault:?} {way:?}");
+            let mut longest = Duration::ZERO;
+            for _ in 0..full_or_short(20, 2) {
                 let took = spoil(relay, client, way, fault).with_context(|| name.clone())?;
-                figure(&format!("{name}, back after"), took.as_secs_f64() * 1e3, "ms");
+                longest = longest.max(took);
             }
+            figure(&format!("{name}, back after at most"), longest.as_secs_f64() * 1e3, "ms");
         }
     }
     Ok(())
