@@ -4,6 +4,8 @@ use aws_lc_rs::aead::{
     AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
 
+use zeroize::Zeroizing;
+
 use crate::keys::StreamKeys;
 
 /// Length of the authentication tag, in bytes.
@@ -79,19 +81,19 @@ impl std::fmt::Display for CipherId {
 /// One direction's AEAD key.
 pub(crate) struct Aead {
     key: LessSafeKey,
-    iv: [u8; 12],
+    iv: Zeroizing<[u8; 12]>,
 }
 
 impl Aead {
     pub(crate) fn new(cipher: CipherId, keys: &StreamKeys) -> Self {
         #[allow(clippy::expect_used)]
         let key = UnboundKey::new(cipher.algorithm(), &keys.key).expect("both keys have 32 bytes");
-        Self { key: LessSafeKey::new(key), iv: keys.iv }
+        Self { key: LessSafeKey::new(key), iv: Zeroizing::new(keys.iv) }
     }
 
     /// `iv XOR (0^4 ‖ nonce)`.
     fn nonce(&self, nonce: &[u8; 8]) -> Nonce {
-        let mut full = self.iv;
+        let mut full = *self.iv;
         for (byte, n) in full[4..].iter_mut().zip(nonce) {
             *byte ^= n;
         }

@@ -27,6 +27,9 @@ pub const OFFLOAD: u8 = 0x02;
 const PING: u8 = 0x03;
 const PONG: u8 = 0x04;
 const CONTROL: u8 = 0x05;
+const REKEY: u8 = 0x06;
+const REKEY_REPLY: u8 = 0x07;
+const REKEY_DONE: u8 = 0x08;
 /// Frame type of padding, and the first of those that may be skipped by whoever does not know them.
 pub const PADDING: u8 = 0x80;
 
@@ -43,8 +46,37 @@ pub enum Frame<'a> {
     Pong([u8; 8]),
     /// Something to be said.
     Control(Control),
+    /// A step of a rekey.
+    Rekey(RekeyFrame),
     /// Nothing of interest: padding, or a type of a later version.
     Skipped,
+}
+
+/// The three steps of a rekey (A7; [`crate::rekey`]). Each names the epoch that it leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RekeyFrame {
+    /// The gateway starts: `Rekey`.
+    Start {
+        /// The epoch to come.
+        epoch: u32,
+        /// Goes into the new chain.
+        random: [u8; 32],
+        /// The gateway's share, X25519.
+        public: [u8; 32],
+    },
+    /// The client answers: `RekeyReply`, the last frame of its last record under the old key.
+    Reply {
+        /// The epoch to come.
+        epoch: u32,
+        /// The client's share, X25519.
+        public: [u8; 32],
+    },
+    /// The gateway has the answer: `RekeyDone`, the last frame of its last record under the old
+    /// key.
+    Done {
+        /// The epoch to come.
+        epoch: u32,
+    },
 }
 
 /// What the ends say to each other inside the tunnel.
@@ -53,11 +85,16 @@ pub enum Frame<'a> {
 pub enum Control {
     /// The sender is leaving for good; the session is over.
     Close,
+    /// The client has stored the token of this connection's `Welcome`, a resume's; earlier tokens of
+    /// the session are void from now on.
+    TokenStored,
     /// The gateway ends the session.
     Kick {
         /// Why.
         reason: KickReason,
     },
+    /// The client has used its keys up as far as it likes to and wants new ones.
+    RekeyPlease,
 }
 
 /// Why the gateway ends a session.
@@ -135,8 +172,58 @@ impl<'a> Frame<'a> {
             PONG => Ok(Frame::Pong(eight()?)),
             CONTROL if payload.len() > CONTROL_MAX => Err(wrong_length),
             CONTROL => Ok(Frame::Control(message::unpack(payload)?)),
+            REKEY | REKEY_REPLY | REKEY_DONE => {
+                RekeyFrame::parse(kind, payload).map(Frame::Rekey).ok_or(wrong_length)
+            }
             PADDING.. => Ok(Frame::Skipped),
             _ => Err(FrameError::UnknownType(kind)),
+        }
+    }
+}
+
+impl RekeyFrame {
+    /// Whether it must be the last frame of its record, since the next one has another key.
+    pub fn is_last(&self) -> bool {
+        match self {
+            RekeyFrame::Start { .. } => false,
+            RekeyFrame::Reply { .. } | RekeyFrame::Done { .. } => true,
+        }
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> Vec<u8> {
+        match self {
+            RekeyFrame::Start { epoch, random, public } => {
+                [&epoch.to_be_bytes()[..], random, public].concat()
+            }
+            RekeyFrame::Reply { epoch, public } => [&epoch.to_be_bytes()[..], public].concat(),
+            RekeyFrame::Done { epoch } => epoch.to_be_bytes().to_vec(),
+        }
+    }
+
+    /// The bytes of the frame.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let kind = match self {
+            RekeyFrame::Start { .. } => REKEY,
+            RekeyFrame::Reply { .. } => REKEY_REPLY,
+            RekeyFrame::Done { .. } => REKEY_DONE,
+        };
+        let payload = self.payload();
+        [&header(kind, payload.len())[..], &payload].concat()
+    }
+
+    /// `None` if the payload's length is wrong.
+    fn parse(kind: u8, payload: &[u8]) -> Option<Self> {
+        let (epoch, rest) = payload.split_first_chunk::<4>()?;
+        let epoch = u32::from_be_bytes(*epoch);
+        match kind {
+            REKEY => {
+                let (random, public) = rest.split_first_chunk::<32>()?;
+                let public = public.try_into().ok()?;
+                Some(RekeyFrame::Start { epoch, random: *random, public })
+            }
+            REKEY_REPLY => Some(RekeyFrame::Reply { epoch, public: rest.try_into().ok()? }),
+            _ => rest.is_empty().then_some(RekeyFrame::Done { epoch }),
         }
     }
 }
@@ -168,7 +255,9 @@ mod tests {
         assert_eq!(Frame::parse(&pong([7; 8])), Ok(Frame::Pong([7; 8])));
         let kick = Control::Kick { reason: KickReason::Superseded };
         assert_eq!(Frame::parse(&control(&kick)), Ok(Frame::Control(kick)));
-        assert_eq!(Frame::parse(&control(&Control::Close)), Ok(Frame::Control(Control::Close)));
+        for control in [Control::Close, Control::TokenStored] {
+            assert_eq!(Frame::parse(&self::control(&control)), Ok(Frame::Control(control)));
+        }
     }
 
     #[test]

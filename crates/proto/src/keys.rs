@@ -3,7 +3,7 @@
 
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     cipher::CipherId,
@@ -102,27 +102,47 @@ impl Direction {
 pub struct Chain(pub [u8; 32]);
 
 impl Chain {
-    /// The keys of the stream in one direction.
+    /// The keys of the stream in one direction, for this epoch.
     pub fn stream_keys(&self, direction: Direction) -> StreamKeys {
         let d = direction.label();
-        let mut keys = StreamKeys { key: [0; 32], iv: [0; 12], mask: [0; 32] };
+        let mut keys = StreamKeys { key: [0; 32], iv: [0; 12] };
         expand(&self.0, &format!("key stream {d}"), b"", &mut keys.key);
         expand(&self.0, &format!("iv stream {d}"), b"", &mut keys.iv);
-        expand(&self.0, &format!("mask {d}"), b"", &mut keys.mask);
         keys
+    }
+
+    /// The key that masks the nonces of one direction. Only `chain_0` has one: it stays for the
+    /// connection.
+    pub fn mask_key(&self, direction: Direction) -> MaskKey {
+        let mut mask = MaskKey([0; 32]);
+        expand(&self.0, &format!("mask {}", direction.label()), b"", &mut mask.0);
+        mask
+    }
+
+    /// The chain of the next epoch (A7): `HKDF-Extract-SHA256(salt = this chain, IKM = shared ‖
+    /// random ‖ transcript)`. `transcript`: SHA-256 of the payloads of `Rekey` and `RekeyReply`.
+    pub(crate) fn next(&self, shared: &[u8], random: &[u8; 32], transcript: &[u8; 32]) -> Chain {
+        let input = Zeroizing::new([shared, random, transcript].concat());
+        let (mut extracted, _) = Hkdf::<Sha256>::extract(Some(&self.0), &input);
+        let mut chain = Chain([0; 32]);
+        chain.0.copy_from_slice(&extracted);
+        extracted.zeroize();
+        chain
     }
 }
 
-/// The keys of one direction of a stream.
-#[derive(Zeroize, ZeroizeOnDrop)]
+/// The keys of one direction of a stream in one epoch.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct StreamKeys {
     /// The AEAD key.
     pub key: [u8; 32],
     /// What the nonce is combined with.
     pub iv: [u8; 12],
-    /// The key that masks the nonce on the wire; from `chain_0`, it stays for the connection.
-    pub mask: [u8; 32],
 }
+
+/// The key that masks the nonces of one direction on the wire, for a whole connection.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct MaskKey(pub [u8; 32]);
 
 macro_rules! redacted {
     ($($name:ident),*) => {$(
@@ -133,4 +153,4 @@ macro_rules! redacted {
         }
     )*};
 }
-redacted!(Root, DoorKey, Chain, StreamKeys);
+redacted!(Root, DoorKey, Chain, StreamKeys, MaskKey);

@@ -14,7 +14,7 @@ use std::{io::IoSliceMut, time::Instant};
 use cipherwall_packet::offload::{self, OffloadHeader};
 
 use super::{PLAINTEXT_MAX, PREFIX_LEN, RECORD_MAX, SealError, Sealer};
-use crate::{cipher::TAG_LEN, frame};
+use crate::{cipher::TAG_LEN, frame, keys::StreamKeys};
 
 /// Records in a batch: three of the largest packets.
 const RECORDS: usize = 16;
@@ -35,11 +35,13 @@ pub struct Batch {
     plain: usize,
     /// After sealing: how many bytes of `buffer` are records.
     sealed: usize,
+    /// Nothing can be added any more: what comes behind it is sealed with these keys.
+    next_keys: Option<StreamKeys>,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { buffer: vec![0; RECORDS * RECORD_MAX].into(), plain: 0, sealed: 0 }
+        Self { buffer: vec![0; RECORDS * RECORD_MAX].into(), plain: 0, sealed: 0, next_keys: None }
     }
 }
 
@@ -57,17 +59,28 @@ impl Batch {
     /// Whether a packet of any length fits in.
     pub fn has_room(&self) -> bool {
         let wanted = CONTIGUOUS_MIN + frame::HEADER_LEN + READ_MAX;
-        self.sealed == 0 && CAPACITY - self.plain >= wanted
+        self.is_open() && CAPACITY - self.plain >= wanted
     }
 
     /// Adds the bytes of whole frames; `false`, and no change, if they do not fit.
     pub fn push(&mut self, frames: &[u8]) -> bool {
-        if self.sealed != 0 || CAPACITY - self.plain < frames.len() {
+        if !self.is_open() || CAPACITY - self.plain < frames.len() {
             return false;
         }
         self.write(self.plain, frames);
         self.plain += frames.len();
         true
+    }
+
+    /// Adds the bytes of a frame that is the last under the present keys; those of the next epoch
+    /// are installed as soon as the batch is sealed (A7). `false`, and no change, if it does not
+    /// fit.
+    pub fn push_last(&mut self, frame: &[u8], next_keys: &StreamKeys) -> bool {
+        let fits = self.push(frame);
+        if fits {
+            self.next_keys = Some(next_keys.clone());
+        }
+        fits
     }
 
     /// Where a TUN device may put an offload header and a packet. [`Batch::commit_packet`] makes
@@ -145,6 +158,46 @@ impl Batch {
         true
     }
 
+    /// Adds a packet that has its offload header in front; `false`, and no change, if it does not
+    /// fit.
+    pub fn push_packet(&mut self, packet: &[u8]) -> bool {
+        if !self.has_room() {
+            return false;
+        }
+        self.pad_short_end();
+        self.write(self.plain + frame::HEADER_LEN, packet);
+        self.commit_packet(packet.len());
+        true
+    }
+
+    /// The packet that was just read (`read` bytes with its offload header), as one piece.
+    pub fn read_packet(&self, read: usize) -> Box<[u8]> {
+        let mut packet = vec![0; read].into_boxed_slice();
+        self.read(self.plain + frame::HEADER_LEN, &mut packet);
+        packet
+    }
+
+    /// The packets in it, each with its offload header in front; for a batch that is not sealed
+    /// and never will be.
+    pub fn packets(&self) -> Vec<Box<[u8]>> {
+        let (mut packets, mut position) = (Vec::new(), 0);
+        while self.sealed == 0 && position + frame::HEADER_LEN <= self.plain {
+            let mut header = [0; frame::HEADER_LEN];
+            self.read(position, &mut header);
+            let [kind, length @ ..] = header;
+            let length = u32::from_be_bytes([0, length[0], length[1], length[2]]) as usize;
+            position += frame::HEADER_LEN;
+            let offset = if kind == frame::PACKET { offload::HEADER_LEN } else { 0 };
+            if kind == frame::PACKET || kind == frame::OFFLOAD {
+                let mut packet = vec![0; offset + length].into_boxed_slice();
+                self.read(position, &mut packet[offset..]);
+                packets.push(packet);
+            }
+            position += length;
+        }
+        packets
+    }
+
     /// Seals all frames into records.
     pub fn seal(&mut self, sealer: &mut Sealer, now: Instant) -> Result<(), SealError> {
         let mut left = self.plain;
@@ -158,6 +211,9 @@ impl Batch {
             self.sealed += length;
             left -= plain;
         }
+        if let Some(keys) = self.next_keys.take() {
+            sealer.install(now, &keys);
+        }
         Ok(())
     }
 
@@ -170,6 +226,12 @@ impl Batch {
     pub fn clear(&mut self) {
         self.plain = 0;
         self.sealed = 0;
+        self.next_keys = None;
+    }
+
+    /// Whether frames can be added.
+    fn is_open(&self) -> bool {
+        self.sealed == 0 && self.next_keys.is_none()
     }
 
     /// Fills the end of a record where the beginning of a packet would be cut in two.

@@ -27,6 +27,9 @@ pub enum InflowError {
     /// A frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// Something behind a frame that must be the last of its record.
+    #[error("bytes behind a frame that changes the key")]
+    NotLast,
 }
 
 impl Default for Inflow {
@@ -61,7 +64,8 @@ impl Inflow {
         self.sealed.end += count;
     }
 
-    /// The next whole frame; `None` when more bytes are needed.
+    /// The next whole frame; `None` when more bytes are needed. A frame that changes the key must
+    /// be acted upon before the next call: what is behind it is sealed with another one.
     pub fn next_frame(&mut self, opener: &mut Opener) -> Result<Option<Frame<'_>>, InflowError> {
         loop {
             if let Some(length) = frame::frame_len(self.plain.filled())?
@@ -69,7 +73,13 @@ impl Inflow {
             {
                 let start = self.plain.start;
                 self.plain.consume(length);
-                return Ok(Some(Frame::parse(&self.plain.bytes[start..start + length])?));
+                let frame = Frame::parse(&self.plain.bytes[start..start + length])?;
+                // no record behind it has been opened yet: there was a whole frame
+                if matches!(&frame, Frame::Rekey(step) if step.is_last()) && !self.plain.is_empty()
+                {
+                    return Err(InflowError::NotLast);
+                }
+                return Ok(Some(frame));
             }
             let Some(length) = Opener::record_len(self.sealed.filled())? else {
                 return Ok(None);
@@ -152,8 +162,8 @@ mod tests {
     };
 
     fn halves(cipher: CipherId) -> (Sealer, Opener) {
-        let keys = Chain([3; 32]).stream_keys(Direction::ClientToServer);
-        (Sealer::new(cipher, &keys), Opener::new(cipher, &keys))
+        let (chain, direction) = (Chain([3; 32]), Direction::ClientToServer);
+        (Sealer::new(cipher, &chain, direction), Opener::new(cipher, chain, direction))
     }
 
     /// Puts a packet into the batch as a TUN device would, an offload header in front.
@@ -178,7 +188,11 @@ mod tests {
         while let Some(frame) = inflow.next_frame(opener)? {
             match frame {
                 Frame::Packet(p) | Frame::Offload(_, p) => packets.push(p.to_vec()),
-                Frame::Ping(_) | Frame::Pong(_) | Frame::Control(_) | Frame::Skipped => {}
+                Frame::Ping(_)
+                | Frame::Pong(_)
+                | Frame::Control(_)
+                | Frame::Rekey(_)
+                | Frame::Skipped => {}
             }
         }
         Ok(packets)
@@ -305,6 +319,21 @@ mod tests {
         inflow.spare()[..to.sealed().len()].copy_from_slice(to.sealed());
         inflow.filled(to.sealed().len());
         assert_eq!(packets(&mut inflow, &mut opener).unwrap(), [packet]);
+    }
+
+    #[test]
+    fn packets_of_a_batch_that_was_never_sent_can_go_into_another() {
+        let mut lost = Batch::default();
+        let packets = [
+            [&[0; 10], &[7; 60][..]].concat(),
+            [&[1; 10], &[8; 40_000][..]].concat(),
+            [&[0; 10], &[9; 1_400][..]].concat(),
+        ];
+        assert!(lost.push(&frame::ping([1; 8])));
+        for packet in &packets {
+            assert!(lost.push_packet(packet));
+        }
+        assert!(lost.packets().iter().map(|packet| &packet[..]).eq(packets.iter().map(|p| &p[..])));
     }
 
     #[test]

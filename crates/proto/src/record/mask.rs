@@ -11,7 +11,7 @@ use chacha20::{
 use zeroize::Zeroizing;
 
 use super::NONCE_LEN;
-use crate::cipher::CipherId;
+use crate::{cipher::CipherId, keys::MaskKey};
 
 /// How many bytes behind the nonce make its mask.
 pub(super) const SAMPLE_LEN: usize = 16;
@@ -24,10 +24,10 @@ pub(super) enum Mask {
 }
 
 impl Mask {
-    pub(super) fn new(cipher: CipherId, key: &[u8; 32]) -> Self {
+    pub(super) fn new(cipher: CipherId, key: &MaskKey) -> Self {
         match cipher {
-            CipherId::Aes256Gcm => Mask::Aes(Box::new(Aes256::new(key.into()))),
-            CipherId::ChaCha20Poly1305 => Mask::ChaCha(Zeroizing::new(*key)),
+            CipherId::Aes256Gcm => Mask::Aes(Box::new(Aes256::new((&key.0).into()))),
+            CipherId::ChaCha20Poly1305 => Mask::ChaCha(Zeroizing::new(key.0)),
         }
     }
 
@@ -84,7 +84,7 @@ mod tests {
     fn chacha_mask_is_that_of_rfc_9001() {
         let key = bytes("25a282b9e82f06f21f488917a4fc8f1b73573685608597d0efcb076b0ab7a7a4");
         let sample = bytes("5e5cd55c41f69080575d7999c25a5bfb");
-        let mask = Mask::new(CipherId::ChaCha20Poly1305, key.as_slice().try_into().unwrap());
+        let mask = Mask::new(CipherId::ChaCha20Poly1305, &MaskKey(key.try_into().unwrap()));
         assert_eq!(mask.mask(sample.as_slice().try_into().unwrap())[..5], bytes("aefefe7d03"));
     }
 
@@ -93,14 +93,14 @@ mod tests {
     fn aes_mask_is_one_block_of_aes_256() {
         let key: Vec<u8> = (0..32).collect();
         let sample = bytes("00112233445566778899aabbccddeeff");
-        let mask = Mask::new(CipherId::Aes256Gcm, key.as_slice().try_into().unwrap());
+        let mask = Mask::new(CipherId::Aes256Gcm, &MaskKey(key.try_into().unwrap()));
         assert_eq!(mask.mask(sample.as_slice().try_into().unwrap())[..], bytes("8ea2b7ca516745bf"));
     }
 
     /// A block counter at the very end of its range, which a stranger can send, does not panic.
     #[test]
     fn every_sample_has_a_mask() {
-        let mask = Mask::new(CipherId::ChaCha20Poly1305, &[1; 32]);
+        let mask = Mask::new(CipherId::ChaCha20Poly1305, &MaskKey([1; 32]));
         assert_eq!(mask.mask(&[0xff; SAMPLE_LEN]), [0; NONCE_LEN]);
         let mut sample = [0xff; SAMPLE_LEN];
         sample[4] = 0;

@@ -43,11 +43,33 @@ const HEADER_START: [u8; 3] = [0x17, 0x03, 0x03];
 const COUNTER_BITS: u32 = 36;
 const TIME_BITS: u32 = 24;
 
-/// The nonce before masking. `counter` below 2^36.
-fn nonce_bytes(epoch: u8, counter: u64, time_ms: u64) -> [u8; NONCE_LEN] {
+/// How much the key of an epoch has been used in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The epoch: how many rekeys there were before.
+    pub epoch: u32,
+    /// Records; also the counter of the next one.
+    pub records: u64,
+    /// Bytes of records.
+    pub bytes: u64,
+}
+
+impl Usage {
+    fn add(&mut self, record_len: usize) {
+        self.records += 1;
+        self.bytes += record_len as u64;
+    }
+
+    fn next_epoch(self) -> Self {
+        Self { epoch: self.epoch.wrapping_add(1), records: 0, bytes: 0 }
+    }
+}
+
+/// The nonce of the next record, before masking. Below 2^36 records.
+fn nonce_bytes(usage: &Usage, time_ms: u64) -> [u8; NONCE_LEN] {
     let time = time_ms & ((1 << TIME_BITS) - 1);
-    let epoch = u64::from(epoch % 16) << (COUNTER_BITS + TIME_BITS);
-    (epoch | counter << TIME_BITS | time).to_be_bytes()
+    let epoch = u64::from(usage.epoch % 16) << (COUNTER_BITS + TIME_BITS);
+    (epoch | usage.records << TIME_BITS | time).to_be_bytes()
 }
 
 /// The bytes that look like the end of a TLS connection (an encrypted close_notify): what a sender

@@ -1,26 +1,25 @@
 //! Both ends of a session on a virtual clock and a simulated stream: from the knock to the tunnel,
-//! through a day of idling, cut paths, and every kind of meddling on the way.
+//! through a day of idling, cut paths, rekeys, and every kind of meddling on the way.
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+mod ends;
+mod rekey;
+
+use std::time::Duration;
 
 use cipherwall_proto::{
     cipher::CipherId,
     client::{self, Answer, Credential},
     device::DeviceKey,
-    frame::{self, Control, Frame},
+    frame::Control,
     gateway::{self, Demand},
     keys::{DoorKey, Root},
     knock::{Alpn, Verdict, Watch},
-    liveness::Keepalive,
     message::{RefusalCode, Refused, Text, Welcome},
-    record::{Batch, Inflow, Opener, Sealer},
-    tunnel::{Event, Tunnel},
+    tunnel::Event,
 };
+use ends::Pair;
 use proptest::prelude::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -124,148 +123,6 @@ fn versions_and_ciphers_must_meet() {
     let bytes = o.client.request_salt("ali");
     let Demand::Refuse(refused) = o.ask(&bytes) else { panic!() };
     assert_eq!((refused.code, refused.versions), (RefusalCode::Version, None));
-}
-
-/// One end of a tunnel with its side of the simulated stream.
-struct End {
-    sealer: Sealer,
-    opener: Opener,
-    inflow: Inflow,
-    tunnel: Tunnel,
-    got: Vec<Vec<u8>>,
-    events: Vec<(Duration, Event)>,
-    /// Bytes on their way to this end, with the time at which they arrive.
-    arriving: VecDeque<(Instant, Vec<u8>)>,
-    failed: Option<String>,
-}
-
-impl End {
-    fn new(now: Instant, seed: u64, sealer: Sealer, opener: Opener) -> Self {
-        Self {
-            sealer,
-            opener,
-            inflow: Inflow::default(),
-            tunnel: Tunnel::new(now, Keepalive::default(), seed),
-            got: Vec::new(),
-            events: Vec::new(),
-            arriving: VecDeque::new(),
-            failed: None,
-        }
-    }
-
-    fn is_dead(&self) -> bool {
-        self.events.iter().any(|(_, event)| *event == Event::Dead)
-    }
-
-    /// The records of what this end wants to send.
-    fn seal(&mut self, now: Instant, packets: &[Vec<u8>]) -> Vec<u8> {
-        let mut batch = Batch::default();
-        if let Some(frames) = self.tunnel.poll_frames() {
-            assert!(batch.push(&frames));
-        }
-        for packet in packets {
-            assert!(
-                batch.push(&[&frame::header(frame::PACKET, packet.len()), &packet[..]].concat())
-            );
-        }
-        if batch.is_empty() {
-            return Vec::new();
-        }
-        batch.seal(&mut self.sealer, now).unwrap();
-        self.tunnel.handle_sent(now, !packets.is_empty());
-        batch.sealed().to_vec()
-    }
-
-    fn receive(&mut self, start: Instant, now: Instant, mut bytes: &[u8]) {
-        while !bytes.is_empty() && self.failed.is_none() {
-            let spare = self.inflow.spare();
-            let count = spare.len().min(bytes.len());
-            spare[..count].copy_from_slice(&bytes[..count]);
-            self.inflow.filled(count);
-            bytes = &bytes[count..];
-            self.failed = self.read_frames(start, now).err();
-        }
-    }
-
-    fn read_frames(&mut self, start: Instant, now: Instant) -> Result<(), String> {
-        let error = |error: cipherwall_proto::record::InflowError| error.to_string();
-        while let Some(frame) = self.inflow.next_frame(&mut self.opener).map_err(error)? {
-            self.tunnel.handle_received(now);
-            if let Frame::Packet(packet) = frame {
-                self.got.push(packet.to_vec());
-            } else {
-                let event = self.tunnel.handle_frame(now, &frame);
-                self.events.extend(event.map(|event| (now - start, event)));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Both ends, virtual time, and a stream with a delay between them.
-struct Pair {
-    start: Instant,
-    now: Instant,
-    delay: Duration,
-    cut: bool,
-    ends: [End; 2],
-}
-
-impl Pair {
-    fn new(cipher: CipherId, delay: Duration) -> Self {
-        let device = DeviceKey::from_seed(&[5; 32]);
-        let mut o = openings(Alpn::Http1, &[cipher]);
-        let request = o.client.request(&Credential::Invitation { secret: &[4; 16] }, &device);
-        o.ask(&request);
-        let (bytes, theirs) = o.gateway.welcome(welcome());
-        let Ok(Some(Answer::Welcome(ours))) = o.client.handle_record(&bytes) else { panic!() };
-        assert_eq!(ours.cipher, cipher);
-        let now = Instant::now();
-        let client = End::new(now, 1, ours.sealer, ours.opener);
-        let gateway = End::new(now, 2, theirs.sealer, theirs.opener);
-        Self { start: now, now, delay, cut: false, ends: [client, gateway] }
-    }
-
-    fn send(&mut self, from: usize, packets: &[Vec<u8>]) {
-        let bytes = self.ends[from].seal(self.now, packets);
-        if !bytes.is_empty() && !self.cut {
-            self.ends[1 - from].arriving.push_back((self.now + self.delay, bytes));
-        }
-    }
-
-    /// Runs until the given virtual time, jumping from event to event.
-    fn run_until(&mut self, until: Duration) {
-        loop {
-            let arrivals = self.ends.iter().filter_map(|end| end.arriving.front().map(|a| a.0));
-            let alive = self.ends.iter().filter(|end| !end.is_dead());
-            let next = arrivals.chain(alive.map(|end| end.tunnel.poll_timeout().0)).min();
-            let Some(next) = next.filter(|next| *next <= self.start + until) else {
-                self.now = self.start + until;
-                return;
-            };
-            self.now = self.now.max(next);
-            (0..2).for_each(|at| self.step(at));
-        }
-    }
-
-    fn step(&mut self, at: usize) {
-        let (start, now) = (self.start, self.now);
-        let end = &mut self.ends[at];
-        while let Some((_, bytes)) = end.arriving.pop_front_if(|(time, _)| *time <= now) {
-            end.receive(start, now, &bytes);
-        }
-        if !end.is_dead()
-            && let Some(event) = end.tunnel.handle_timeout(now)
-        {
-            end.events.push((now - start, event));
-        }
-        self.send(at, &[]);
-    }
-
-    /// What an end was told to act upon, with tenths of a second since the start.
-    fn events(&self, at: usize) -> Vec<(u128, Event)> {
-        self.ends[at].events.iter().map(|(t, e)| (t.as_millis() / 100, e.clone())).collect()
-    }
 }
 
 #[test]
