@@ -18,6 +18,7 @@ pub(crate) fn run(mut data: &[u8]) {
                 let again = frame::control(&control);
                 assert_eq!(Frame::parse(&again), Ok(Frame::Control(control)));
             }
+            Ok(Frame::Rekey(step)) => assert_eq!(step.to_bytes(), bytes),
             Ok(Frame::Skipped) => assert!(bytes[0] >= frame::PADDING),
             Err(error) => assert!(!error.to_string().is_empty()),
         }

@@ -3,7 +3,8 @@
 
 use cipherwall_proto::{
     cipher::CipherId,
-    client::{self, Answer},
+    client::{self, Answer, Resumable},
+    device::DeviceKey,
     gateway::{self, Demand, TRIES},
     keys::{DoorKey, Root},
     knock::Alpn,
@@ -14,7 +15,7 @@ fn root() -> Root {
     Root([9; 32])
 }
 
-/// First byte: who reads, and whether the rest is the bytes of TLS records or the MessagePack in
+/// First byte: who reads (a client with the high bit set has asked to resume), and whether the rest is the bytes of TLS records or the MessagePack in
 /// a message whose header is right; second byte: in records of which length (0: one).
 pub(crate) fn run(data: &[u8]) {
     let Some((&[kind, piece], data)) = data.split_first_chunk() else { return };
@@ -24,10 +25,11 @@ pub(crate) fn run(data: &[u8]) {
     };
     let piece = if piece == 0 { bytes.len() } else { usize::from(piece) };
     let records = bytes.chunks(piece.max(1));
-    match (kind >> 1) % 3 {
+    let resuming = kind & 0x80 != 0;
+    match ((kind & 0x7f) >> 1) % 3 {
         0 => gateway(records),
-        1 => client(Alpn::Http1, records),
-        _ => client(Alpn::Http2, records),
+        1 => client(Alpn::Http1, resuming, records),
+        _ => client(Alpn::Http2, resuming, records),
     }
 }
 
@@ -53,17 +55,28 @@ fn gateway<'a>(records: impl Iterator<Item = &'a [u8]>) {
     assert!(demands <= TRIES);
 }
 
-fn client<'a>(alpn: Alpn, records: impl Iterator<Item = &'a [u8]>) {
+fn client<'a>(alpn: Alpn, resuming: bool, records: impl Iterator<Item = &'a [u8]>) {
     let ciphers = [CipherId::ChaCha20Poly1305];
     let door = DoorKey([1; 32]);
     let mut opening = client::Opening::new(root(), &door, alpn, "fuzz", &ciphers);
+    if resuming {
+        let (session_id, cipher) = ([5; 16], CipherId::ChaCha20Poly1305);
+        let session = Resumable { token: [7; 16], session_id, version: 1, cipher };
+        opening.resume(&session, &DeviceKey::from_seed(&[3; 32]));
+    }
     for record in records {
         match opening.handle_record(record) {
             Ok(None) => {}
             Ok(Some(Answer::Salt(_))) => {}
             Ok(Some(Answer::Refused(refused))) => assert!(!refused.to_string().is_empty()),
             Ok(Some(Answer::Welcome(established))) => {
+                assert!(!resuming);
                 assert_eq!(established.cipher, CipherId::ChaCha20Poly1305);
+                break;
+            }
+            Ok(Some(Answer::Resumed(welcome))) => {
+                assert!(resuming);
+                assert_eq!((*welcome.session_id, welcome.cipher), ([5; 16], 1));
                 break;
             }
             Err(error) => {

@@ -46,7 +46,7 @@ fn sealed_and_changed(sealer: Sealer, opener: &mut Opener, data: &[u8], piece: u
     let plaintext = plaintext.repeat((usize::from(again) + 1).min(most.max(1)));
     let record_len = ((usize::from(record_len) + 1) * 64).min(PLAINTEXT_MAX);
     let mut stream = seal(sealer, &plaintext, record_len);
-    let (sent, flaw) = frames(&plaintext);
+    let (sent, flaw) = frames(&plaintext, record_len);
     if change == 0 || stream.is_empty() {
         let (received, error) = receive(opener, &stream, piece);
         assert_eq!(received, sent);
@@ -57,7 +57,7 @@ fn sealed_and_changed(sealer: Sealer, opener: &mut Opener, data: &[u8], piece: u
     stream[at] ^= change;
     let (received, _) = receive(opener, &stream, piece);
     let record = at / (PREFIX_LEN + record_len + TAG_LEN);
-    let (before, _) = frames(&plaintext[..record * record_len]);
+    let (before, _) = frames(&plaintext[..record * record_len], record_len);
     assert_eq!(received, before, "the change in record {record} went unnoticed");
 }
 
@@ -130,9 +130,11 @@ fn receive(
     (received, None)
 }
 
-/// The whole frames in a plaintext, and whether something in it is no frame.
-fn frames(mut plaintext: &[u8]) -> (Vec<Vec<u8>>, bool) {
+/// The whole frames in a plaintext, and whether something in it is no frame, or stands behind a
+/// frame that must be the last of its record.
+fn frames(whole: &[u8], record_len: usize) -> (Vec<Vec<u8>>, bool) {
     let mut found = Vec::new();
+    let mut plaintext = whole;
     loop {
         let length = match frame::frame_len(plaintext) {
             Ok(Some(length)) if length <= plaintext.len() => length,
@@ -140,6 +142,14 @@ fn frames(mut plaintext: &[u8]) -> (Vec<Vec<u8>>, bool) {
             Err(_) => return (found, true),
         };
         match Frame::parse(&plaintext[..length]) {
+            Ok(Frame::Rekey(step)) if step.is_last() => {
+                let behind = plaintext.len() - length;
+                let end = whole.len() - behind;
+                if behind > 0 && !end.is_multiple_of(record_len) {
+                    return (found, true);
+                }
+                found.push(shown(&Frame::Rekey(step)));
+            }
             Ok(frame) => found.push(shown(&frame)),
             Err(_) => return (found, true),
         }
@@ -152,7 +162,7 @@ fn shown(frame: &Frame<'_>) -> Vec<u8> {
     match frame {
         Frame::Packet(packet) => [b"packet ", *packet].concat(),
         Frame::Offload(header, packet) => [&header.encode()[..], packet].concat(),
-        Frame::Ping(_) | Frame::Pong(_) | Frame::Control(_) | Frame::Skipped => {
+        Frame::Ping(_) | Frame::Pong(_) | Frame::Control(_) | Frame::Rekey(_) | Frame::Skipped => {
             format!("{frame:?}").into_bytes()
         }
     }

@@ -10,13 +10,13 @@ use cipherwall_packet::offload::{
 use cipherwall_proto::{
     VERSION,
     device::{DeviceKey, Purpose},
-    frame::{self, Control, KickReason},
+    frame::{self, Control, KickReason, RekeyFrame},
     invitation::{Endpoint, Invitation, Transport},
     keys::{DoorKey, Root},
     knock::{self, Alpn},
     message::{
         ClientMessage, Enrol, GatewayMessage, Login, Offer, RefusalCode, Refused, Reply, Request,
-        Text, Welcome,
+        Resume, Text, Welcome,
     },
 };
 
@@ -28,6 +28,7 @@ const DOORS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
 fn main() {
     frames();
     records();
+    rekeys();
     messages();
     openers();
     invitations();
@@ -52,9 +53,14 @@ fn runs_of_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("ping", frame::ping([7; 8])),
         ("pong", frame::pong([8; 8])),
         ("close", frame::control(&Control::Close)),
+        ("token_stored", frame::control(&Control::TokenStored)),
         ("superseded", kick(KickReason::Superseded)),
         ("revoked", kick(KickReason::Revoked)),
         ("stopping", kick(KickReason::Stopping)),
+        ("rekey_please", frame::control(&Control::RekeyPlease)),
+        ("rekey", RekeyFrame::Start { epoch: 1, random: [2; 32], public: [9; 32] }.to_bytes()),
+        ("rekey_reply", RekeyFrame::Reply { epoch: 1, public: [9; 32] }.to_bytes()),
+        ("rekey_done", RekeyFrame::Done { epoch: 1 }.to_bytes()),
         ("packet", framed(frame::PACKET, &packet)),
         ("offload", framed(frame::OFFLOAD, &offload)),
         ("padding", framed(frame::PADDING, &[0; 40])),
@@ -89,10 +95,48 @@ fn records() {
     write("record", "too_short", &[1, 0, 0x17, 3, 3, 0, 24]);
 }
 
+/// The layout is that of `bodies/rekey.rs`.
+fn rekeys() {
+    const CLIENT: u8 = 0;
+    const GATEWAY: u8 = 1;
+    const START: [u8; 3] = [0, 1, 9];
+    const REPLY: [u8; 3] = [1, 1, 9];
+    const DONE: [u8; 3] = [2, 1, 0];
+    const WAIT: [u8; 3] = [3, 0x08, 0];
+    const SEALED: [u8; 3] = [4, 0x10, 0];
+    const PLEASE: [u8; 3] = [5, 0, 0];
+    const RANDOMNESS: [u8; 3] = [6, 1, 2];
+    let whole_client = [START, RANDOMNESS, DONE].concat();
+    let whole_gateway = [WAIT, RANDOMNESS, REPLY].concat();
+    for (name, side, steps) in [
+        ("client", CLIENT, whole_client.clone()),
+        ("client_again", CLIENT, whole_client.repeat(20)),
+        ("client_asks", CLIENT, [&SEALED[..], &whole_client, &SEALED].concat()),
+        ("client_twice_started", CLIENT, [START, START].concat()),
+        ("client_done_too_early", CLIENT, [START, DONE].concat()),
+        ("client_replied_to", CLIENT, [START, RANDOMNESS, REPLY].concat()),
+        ("client_left_alone", CLIENT, [&START, &RANDOMNESS, &WAIT.repeat(20)[..]].concat()),
+        ("client_wrong_epoch", CLIENT, vec![0, 2, 9]),
+        ("client_no_secret", CLIENT, [[0, 1, 0], RANDOMNESS].concat()),
+        ("gateway", GATEWAY, whole_gateway.clone()),
+        ("gateway_again", GATEWAY, whole_gateway.repeat(20)),
+        ("gateway_asked", GATEWAY, [&PLEASE[..], &WAIT, &PLEASE, &RANDOMNESS, &REPLY].concat()),
+        ("gateway_used_up", GATEWAY, [SEALED, RANDOMNESS, REPLY].concat()),
+        ("gateway_started_by_client", GATEWAY, START.to_vec()),
+        ("gateway_reply_too_early", GATEWAY, REPLY.to_vec()),
+        ("gateway_replied_twice", GATEWAY, [&whole_gateway[..], &REPLY].concat()),
+        ("gateway_left_alone", GATEWAY, [&WAIT, &RANDOMNESS, &WAIT.repeat(20)[..]].concat()),
+        ("gateway_no_secret", GATEWAY, [WAIT, RANDOMNESS, [1, 1, 0]].concat()),
+    ] {
+        write("rekey", name, &[&[side][..], &steps].concat());
+    }
+}
+
 /// The layout is that of `bodies/message.rs`.
 fn messages() {
     const GATEWAY: u8 = 0;
     const CLIENT: u8 = 2;
+    const RESUMING: u8 = CLIENT | 0x80;
     let save = |reader: u8, name: &str, body: &[u8]| {
         write("message", name, &[&[reader | 1, 0], body].concat());
         let header = [b"IRVP", &(body.len() as u32).to_be_bytes()[..]].concat();
@@ -108,7 +152,9 @@ fn messages() {
     };
     save(GATEWAY, "of_a_later_version", &packed(&later));
     for (name, reply) in replies() {
-        save(CLIENT, name, &packed(&GatewayMessage { reply }));
+        let message = packed(&GatewayMessage { reply });
+        save(CLIENT, name, &message);
+        save(RESUMING, &format!("resuming_{name}"), &message);
     }
     // {"a": 1, "a": 1}, nine arrays in each other, an array said to be of 4 billion
     save(GATEWAY, "key_twice", b"\x82\xa1a\x01\xa1a\x01");
@@ -142,12 +188,15 @@ fn requests() -> Vec<(&'static str, Request)> {
             prehash: prehash.map(Into::into),
         })
     };
+    let resume = |sig| Request::Resume(Resume { token: [7; 16].into(), sig });
     vec![
         ("get_salt", Request::GetSalt { user: "ali".into() }),
         ("login", login("ali", sig(Purpose::Login))),
         ("login_with_wrong_signature", login("ali", sig(Purpose::Enrol))),
         ("enrol", enrol(None)),
         ("enrol_with_password", enrol(Some([6; 32]))),
+        ("resume", resume(sig(Purpose::Resume))),
+        ("resume_with_wrong_signature", resume(sig(Purpose::Login))),
     ]
 }
 

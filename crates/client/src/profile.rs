@@ -15,8 +15,10 @@ use crate::files::{self, FileError};
 use crate::secret::Secret;
 
 mod pending;
+mod session;
 
 pub(crate) use pending::Pending;
+pub(crate) use session::Session;
 
 /// The longest name of a profile.
 const NAME_MAX: usize = 64;
@@ -247,6 +249,7 @@ impl Profiles {
         }
         let renamed = Profile { name: new_name.to_owned(), ..profile };
         files::write_json(&self.path(new_name)?, &renamed, 0o600)?;
+        self.rename_session(name, new_name)?;
         Ok(files::remove(&self.path(name)?)?)
     }
 
@@ -259,6 +262,7 @@ impl Profiles {
             return Err(ProfileError::Missing { name: name.to_owned(), known: self.names()? });
         }
         let _lock = self.lock()?;
+        self.forget_session(name)?;
         Ok(files::remove(&self.path(name)?)?)
     }
 

@@ -9,10 +9,10 @@ use crate::{
     cipher::CipherId,
     device::{DeviceKey, Purpose},
     keys::{Direction, DoorKey, Proof, Root},
-    knock::{self, Alpn, NotHttp2, SkipHttp2},
+    knock::{self, Alpn, SkipError, SkipHttp2},
     message::{
         self, ClientMessage, Collector, Enrol, GatewayMessage, Login, MessageError, Offer, Refused,
-        Reply, Request, Welcome,
+        Reply, Request, Resume, Welcome,
     },
     record::{Opener, Sealer},
 };
@@ -34,12 +34,36 @@ pub enum Credential<'a> {
     },
 }
 
+/// A session as its client keeps it, to go on with it later.
+#[derive(Clone)]
+pub struct Resumable {
+    /// The latest token.
+    pub token: [u8; 16],
+    /// The session's id.
+    pub session_id: [u8; 16],
+    /// The session's protocol version.
+    pub version: u8,
+    /// The session's cipher.
+    pub cipher: CipherId,
+}
+
+/// Both halves of a tunnel, ready before the gateway has answered.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Seals what goes to the gateway.
+    pub sealer: Sealer,
+    /// Opens what comes from it, behind its `Welcome`.
+    pub opener: Opener,
+}
+
 /// The client's side of one opening.
 pub struct Opening {
     root: Root,
     proof: Proof,
     opener: Option<Vec<u8>>,
     offer: Offer,
+    /// The session to be resumed, if one was asked for.
+    resuming: Option<[u8; 16]>,
     skip: Option<SkipHttp2>,
     collector: Collector,
 }
@@ -49,10 +73,12 @@ pub struct Opening {
 pub enum Answer {
     /// The salt asked for.
     Salt([u8; 16]),
-    /// Not let in; another request may follow on this connection.
+    /// Not let in; another request may follow on this connection, unless this was a resume.
     Refused(Refused),
     /// Let in.
     Welcome(Box<Established>),
+    /// The session goes on, with the halves that [`Opening::resume`] gave.
+    Resumed(Box<Welcome>),
 }
 
 /// A tunnel as the client has it.
@@ -77,9 +103,9 @@ pub enum OpeningError {
          probably too old, ask for a new one ({0})"
     )]
     Message(#[from] MessageError),
-    /// Neither HTTP/2 nor ours.
+    /// Neither HTTP/2 nor ours, or the web site's.
     #[error(transparent)]
-    NotHttp2(#[from] NotHttp2),
+    Skip(#[from] SkipError),
     /// The gateway chose what was not offered.
     #[error("the gateway chose protocol version {version} with cipher {cipher}, not offered to it")]
     NotOffered {
@@ -88,6 +114,9 @@ pub enum OpeningError {
         /// The cipher chosen.
         cipher: u8,
     },
+    /// The gateway went on with a session that is not ours.
+    #[error("the gateway resumed another session than the one asked for")]
+    OtherSession,
 }
 
 impl Opening {
@@ -109,6 +138,7 @@ impl Opening {
                 ciphers: ciphers.iter().map(|c| c.wire()).collect(),
                 transport: "tls".to_owned(),
             },
+            resuming: None,
             skip: (alpn == Alpn::Http2).then(SkipHttp2::default),
             collector: Collector::default(),
             root,
@@ -133,6 +163,21 @@ impl Opening {
             }),
         };
         self.message(request)
+    }
+
+    /// The bytes that ask for a session to go on. Behind them, in a TLS record of their own,
+    /// records sealed by the tunnel may follow at once; no other request can.
+    pub fn resume(&mut self, session: &Resumable, device: &DeviceKey) -> (Vec<u8>, Resumed) {
+        let Resumable { token, session_id, version, cipher } = session;
+        self.offer.versions = (*version, *version);
+        self.offer.ciphers = vec![cipher.wire()];
+        self.resuming = Some(*session_id);
+        let request = Request::Resume(Resume {
+            token: (*token).into(),
+            sig: device.sign(Purpose::Resume, &self.proof).into(),
+        });
+        let (sealer, opener) = self.halves(session_id, *version, *cipher);
+        (self.message(request), Resumed { sealer, opener })
     }
 
     /// The bytes that ask for a user's salt.
@@ -163,20 +208,43 @@ impl Opening {
         Ok(Some(match message.reply {
             Reply::Salt { salt } => Answer::Salt(salt.into_array()),
             Reply::Refused(refused) => Answer::Refused(refused),
-            Reply::Welcome(welcome) => Answer::Welcome(Box::new(self.establish(*welcome)?)),
+            Reply::Welcome(welcome) => match &self.resuming {
+                Some(id) if *id != *welcome.session_id => return Err(OpeningError::OtherSession),
+                Some(_) => {
+                    self.agreed(&welcome)?;
+                    Answer::Resumed(welcome)
+                }
+                None => Answer::Welcome(Box::new(self.establish(*welcome)?)),
+            },
         }))
     }
 
     fn establish(&self, welcome: Welcome) -> Result<Established, OpeningError> {
-        let cipher = CipherId::from_wire(welcome.cipher)
-            .filter(|c| self.offer.ciphers.contains(&c.wire()) && welcome.version == VERSION)
-            .ok_or(OpeningError::NotOffered { version: welcome.version, cipher: welcome.cipher })?;
-        let chain = self.root.chain(&welcome.session_id, welcome.version, cipher);
-        Ok(Established {
-            sealer: Sealer::new(cipher, &chain.stream_keys(Direction::ClientToServer)),
-            opener: Opener::new(cipher, &chain.stream_keys(Direction::ServerToClient)),
-            welcome,
-            cipher,
-        })
+        let cipher = self.agreed(&welcome)?;
+        let (sealer, opener) = self.halves(&welcome.session_id, welcome.version, cipher);
+        Ok(Established { welcome, cipher, sealer, opener })
+    }
+
+    /// The cipher that the gateway chose, if that and the version were offered to it.
+    fn agreed(&self, welcome: &Welcome) -> Result<CipherId, OpeningError> {
+        let (low, high) = self.offer.versions;
+        CipherId::from_wire(welcome.cipher)
+            .filter(|c| self.offer.ciphers.contains(&c.wire()))
+            .filter(|_| (low..=high).contains(&welcome.version))
+            .ok_or(OpeningError::NotOffered { version: welcome.version, cipher: welcome.cipher })
+    }
+
+    fn halves(&self, session_id: &[u8; 16], version: u8, cipher: CipherId) -> (Sealer, Opener) {
+        let chain = self.root.chain(session_id, version, cipher);
+        (
+            Sealer::new(cipher, &chain, Direction::ClientToServer),
+            Opener::new(cipher, chain, Direction::ServerToClient),
+        )
+    }
+}
+
+impl std::fmt::Debug for Resumable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resumable").field("cipher", &self.cipher).finish_non_exhaustive()
     }
 }

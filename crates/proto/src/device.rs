@@ -12,6 +12,8 @@ pub enum Purpose {
     Login,
     /// The use of an invitation.
     Enrol,
+    /// Taking a session up again with its token.
+    Resume,
 }
 
 impl Purpose {
@@ -20,6 +22,7 @@ impl Purpose {
         let name: &[u8] = match self {
             Purpose::Login => b"login",
             Purpose::Enrol => b"enrol",
+            Purpose::Resume => b"resume",
         };
         [b"cipherwall 1 ", name, &[0], &proof.0].concat()
     }
@@ -64,6 +67,21 @@ pub fn verify(public: &[u8; 32], purpose: Purpose, proof: &Proof, signature: &[u
     UnparsedPublicKey::new(&ED25519, public).verify(&purpose.signed_bytes(proof), signature).is_ok()
 }
 
+/// The signature of a resume, which does not say whose it is: the gateway looks that up by the token
+/// (A4).
+#[derive(Debug, Clone)]
+pub struct ResumeSignature {
+    pub(crate) proof: Proof,
+    pub(crate) signature: [u8; 64],
+}
+
+impl ResumeSignature {
+    /// Whether it was made by the device with this public key, on the connection it came by.
+    pub fn is_by(&self, public: &[u8; 32]) -> bool {
+        verify(public, Purpose::Resume, &self.proof, &self.signature)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +92,7 @@ mod tests {
         let signature = key.sign(Purpose::Login, &Proof([1; 32]));
         assert!(verify(&key.public(), Purpose::Login, &Proof([1; 32]), &signature));
         assert!(!verify(&key.public(), Purpose::Enrol, &Proof([1; 32]), &signature));
+        assert!(!verify(&key.public(), Purpose::Resume, &Proof([1; 32]), &signature));
         assert!(!verify(&key.public(), Purpose::Login, &Proof([2; 32]), &signature));
         let other = DeviceKey::from_seed(&[8; 32]).public();
         assert!(!verify(&other, Purpose::Login, &Proof([1; 32]), &signature));

@@ -3,12 +3,10 @@
 //! The gateway looks a [`Demand`] up (data base, Argon2: slow things that do not belong here) and
 //! answers with [`Opening::salt`], [`Opening::welcome`] or [`Opening::refuse`].
 
-use serde::de::IgnoredAny;
-
 use crate::{
     VERSION,
     cipher::CipherId,
-    device::{self, Purpose},
+    device::{self, Purpose, ResumeSignature},
     keys::{Direction, Proof, Root},
     message::{
         self, ClientMessage, Collector, GatewayMessage, MessageError, RefusalCode, Refused, Reply,
@@ -50,6 +48,13 @@ pub enum Demand {
         /// A password for a user who has none.
         prehash: Option<[u8; 32]>,
     },
+    /// Let the session of this token go on, if the signature is that of its device.
+    Resume {
+        /// The token.
+        token: [u8; 16],
+        /// To be checked against the device of the session.
+        signature: ResumeSignature,
+    },
     /// Answer with [`Opening::refuse`]: nothing to look up.
     Refuse(Refused),
 }
@@ -74,6 +79,7 @@ pub struct Opening {
     cipher: CipherId,
     program: String,
     tries: u32,
+    resuming: bool,
 }
 
 /// A tunnel as the gateway has it.
@@ -96,6 +102,7 @@ impl Opening {
             cipher: CipherId::ChaCha20Poly1305,
             program: String::new(),
             tries: 0,
+            resuming: false,
         }
     }
 
@@ -107,6 +114,12 @@ impl Opening {
     /// What the client says it is: at most 64 printable characters of its choice.
     pub fn program(&self) -> &str {
         &self.program
+    }
+
+    /// Whether the client has asked to resume: tunnel records follow its request, so that nothing
+    /// can come of this connection once that is refused.
+    pub fn is_resuming(&self) -> bool {
+        self.resuming
     }
 
     /// Takes the plaintext of one TLS record (the first one without the opener); `None` while the
@@ -123,7 +136,8 @@ impl Opening {
             return Err(OpeningError::TooManyTries);
         }
         // the offer first: a later version's request may be one that cannot be read here
-        let ClientMessage::<IgnoredAny> { offer, .. } = message::unpack(&body)?;
+        let ClientMessage::<rmpv::Value> { offer, request } = message::unpack(&body)?;
+        self.resuming = request["type"].as_str() == Some("resume");
         let (low, high) = offer.versions;
         let cipher = CipherId::choose(&offer.ciphers, self.aes_hardware);
         let printable = offer.program.chars().filter(|c| !c.is_control());
@@ -160,6 +174,11 @@ impl Opening {
                     prehash: enrol.prehash.map(|prehash| prehash.into_array()),
                 }
             }
+            Request::Resume(resume) => {
+                let (proof, signature) = (self.proof.clone(), resume.sig.into_array());
+                let signature = ResumeSignature { proof, signature };
+                Demand::Resume { token: resume.token.into_array(), signature }
+            }
             Request::Login(_) | Request::Enrol(_) => {
                 Demand::Refuse(Refused::new(RefusalCode::Rejected))
             }
@@ -183,8 +202,8 @@ impl Opening {
         welcome.cipher = self.cipher.wire();
         let chain = self.root.chain(&welcome.session_id, VERSION, self.cipher);
         let established = Established {
-            sealer: Sealer::new(self.cipher, &chain.stream_keys(Direction::ServerToClient)),
-            opener: Opener::new(self.cipher, &chain.stream_keys(Direction::ClientToServer)),
+            sealer: Sealer::new(self.cipher, &chain, Direction::ServerToClient),
+            opener: Opener::new(self.cipher, chain, Direction::ClientToServer),
         };
         (reply(Reply::Welcome(Box::new(welcome))), established)
     }

@@ -8,6 +8,7 @@ use cipherwall_proto::{
     keys::DoorKey,
     knock::Watch,
     message::{RefusalCode, Refused, Text, Welcome},
+    rekey::Side,
 };
 use cipherwall_transport::{
     tls::TlsError,
@@ -29,6 +30,8 @@ use crate::{
 
 /// How long a client may take from its opener to a whole request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Bytes of tunnel records that are read for nothing behind a resume that was refused.
+const DROPPED_MAX: usize = 64 * 1024;
 /// When to come back if the gateway itself is in trouble, as with a full disk; in seconds.
 const RETRY_AFTER_FAILURE_S: u32 = 15;
 /// TLS records that a client may send before the switch.
@@ -47,6 +50,8 @@ enum Ended {
     TooManyRecords,
     #[error("closed before the tunnel")]
     Closed,
+    #[error("its session does not go on")]
+    NotResumed,
     #[error(transparent)]
     Opening(#[from] OpeningError),
 }
@@ -159,7 +164,10 @@ async fn let_in(
                 let (tcp, leftover) = stream.into_parts();
                 let Established { sealer, opener } = established;
                 let keepalive = gateway.keepalive();
-                let link = Link::new(Start { tcp, leftover, sealer, opener, keepalive });
+                let side = Side::Gateway(gateway.rekey_policy());
+                let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+                // what a client that resumes has sent already: not opened before this
+                link.begin(&leftover);
                 return Ok(Begun { link: Box::new(link), grant, cipher });
             }
             Decision::Salt(salt) => opening.salt(salt),
@@ -169,6 +177,11 @@ async fn let_in(
             }
         };
         stream.send(&bytes).await?;
+        if opening.is_resuming() {
+            // behind the request came tunnel records that nobody can open
+            let _ = timeout(REQUEST_TIME, stream.finish(DROPPED_MAX)).await;
+            return Err(Ended::NotResumed);
+        }
     }
 }
 
@@ -190,6 +203,10 @@ async fn decide(gateway: &Gateway, demand: Demand, peer: SocketAddr) -> Decision
         Demand::Enrol { secret, device, prehash } => {
             gateway.accounts.enrol(&secret, &device, prehash.as_ref(), peer.ip(), now).await
         }
+        Demand::Resume { token, signature } => {
+            let is_signed_by = |device: &[u8; 32]| signature.is_by(device);
+            gateway.accounts.resume(&token, is_signed_by, peer.ip(), now).await
+        }
     };
     match granted {
         Ok(grant) => Decision::Grant(Box::new(grant)),
@@ -203,6 +220,7 @@ fn refused(refusal: Refusal) -> Refused {
         Refusal::Rejected => Refused::new(RefusalCode::Rejected),
         Refusal::Expired => Refused::new(RefusalCode::Expired),
         Refusal::Revoked => Refused::new(RefusalCode::Revoked),
+        Refusal::Superseded => Refused::new(RefusalCode::Superseded),
         Refusal::Used => Refused::new(RefusalCode::Used),
         Refusal::Full { pool, size } => Refused {
             detail: Some(format!("{pool}, {size} clients")),

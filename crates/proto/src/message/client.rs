@@ -39,6 +39,9 @@ pub enum Request {
     Login(Login),
     /// The use of an invitation, by a new device or by the one that has used it (C1).
     Enrol(Enrol),
+    /// A session that goes on (A4, A9). Tunnel records follow at once: the offer of this message
+    /// holds nothing but the session's version and cipher.
+    Resume(Resume),
 }
 
 /// A log-in with a password.
@@ -68,6 +71,15 @@ pub struct Enrol {
     pub prehash: Option<ByteArray<32>>,
 }
 
+/// A session that goes on.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Resume {
+    /// The session token.
+    pub token: ByteArray<16>,
+    /// The device's signature over this connection's proof, for `resume`.
+    pub sig: ByteArray<64>,
+}
+
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
@@ -77,5 +89,11 @@ impl std::fmt::Debug for Login {
 impl std::fmt::Debug for Enrol {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Enrol").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Resume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resume").finish_non_exhaustive()
     }
 }

@@ -112,11 +112,11 @@ pub struct Refused {
 pub enum RefusalCode {
     /// Unknown user, wrong password, disabled: never told apart.
     Rejected,
-    /// The invitation or account has expired.
+    /// The invitation, the account, or the session to be resumed has expired.
     Expired,
-    /// The invitation was revoked.
+    /// The invitation, or the session to be resumed, was revoked.
     Revoked,
-    /// A newer session of the same device has taken over.
+    /// Another holder of the same token and device key has gone on with the session.
     Superseded,
     /// Too much to do; try again later.
     Busy,
@@ -153,7 +153,11 @@ impl Display for Refused {
                 "the invitation was revoked; ask the gateway's owner for a new one",
             ),
             RefusalCode::Superseded => {
-                f.write_str("a newer connection of this device has taken over this one")
+                f.write_str(
+                    "another computer has used a copy of this profile and taken over its session; if \
+                     nobody should have one, ask the gateway's owner to remove this device and for a \
+                     new invitation; otherwise connect again",
+                )
             }
             RefusalCode::Busy => {
                 let seconds = self.retry_after.unwrap_or(5);

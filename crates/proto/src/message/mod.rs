@@ -11,7 +11,7 @@
 mod client;
 mod gateway;
 
-pub use client::{ClientMessage, Enrol, Login, Offer, Request};
+pub use client::{ClientMessage, Enrol, Login, Offer, Request, Resume};
 pub use gateway::{GatewayMessage, RefusalCode, Refused, Reply, Text, Welcome};
 
 use serde::{Serialize, de::DeserializeOwned};

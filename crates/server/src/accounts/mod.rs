@@ -1,8 +1,8 @@
 //! Who may come in, and as whom: log-in, enrolment, sessions and inside addresses, on top of the
 //! database ([`crate::store`]), the address pool ([`crate::pool`]) and Argon2 ([`password`]).
 //!
-//! The gateway asks [`Accounts::login`] and [`Accounts::enrol`] for each client that knocked, and
-//! keeps [`sessions`] up to date; the administrator's operations are in [`manage`] (users),
+//! The gateway asks [`Accounts::login`], [`Accounts::enrol`] and [`Accounts::resume`] for each client
+//! that knocked, and keeps [`sessions`] up to date; the administrator's operations are in [`manage`] (users),
 //! [`devices`], [`invitations`] and [`sessions`].
 
 mod attempts;
@@ -10,6 +10,7 @@ mod devices;
 mod invitations;
 mod manage;
 mod password;
+mod resume;
 mod sessions;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,7 +31,7 @@ use crate::store::invitations::Invitation;
 use crate::store::secrets::{self, Secrets};
 use crate::store::sessions as session_rows;
 use crate::store::users::{self, User};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, tokens};
 use attempts::{Attempts, Guesser};
 use password::Passwords;
 
@@ -78,25 +79,32 @@ pub struct Grant {
     pub user: String,
     /// The device's row number; a device has at most one session.
     pub device_id: i64,
+    /// Counts the connections of the device: the highest one owns its session and addresses.
+    pub generation: i64,
+    /// Whether a session goes on that was there before.
+    pub resumed: bool,
     /// Inside address.
     pub inner_v4: Ipv4Addr,
     /// Inside IPv6 address.
     pub inner_v6: Ipv6Addr,
 }
 
-/// Why a client may not come in. The first four and the last-but-two go to the client as they are
+/// Why a client may not come in. All but the last go to the client as they are
 /// (design 3.3).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Unknown, disabled or wrong: not told apart.
     #[error("rejected")]
     Rejected,
-    /// The invitation was not used in time, or the account has ended.
-    #[error("the invitation or account has expired")]
+    /// The invitation or session was not used in time, or the account has ended.
+    #[error("the invitation, account or session has expired")]
     Expired,
-    /// The administrator withdrew the invitation.
-    #[error("the invitation was revoked")]
+    /// The administrator withdrew the invitation, or the session is over.
+    #[error("the invitation or session was revoked")]
     Revoked,
+    /// The token was replaced by a later one, or its session by a later one of the same device.
+    #[error("the session went on elsewhere")]
+    Superseded,
     /// Another device has used the invitation.
     #[error("the invitation was used by another device")]
     Used,
@@ -320,12 +328,19 @@ impl Accounts {
         let inner_v4 = self.address_for(db, &device, now).await?;
         device_rows::assign(db, device.id, inner_v4, seconds(now)).await?;
         let session_id = random()?;
-        let token = uuid::Builder::from_random_bytes(random()?).into_uuid().into_bytes();
-        let token_hash = Sha256::digest(token).into();
         let expires = seconds(now + SESSION_LIFETIME_S);
-        session_rows::open(db, &session_id, device.id, &token_hash, seconds(now), expires).await?;
-        let inner_v6 = self.inner.pool.mirror(inner_v4);
-        Ok(Grant { session_id, token, user: user.name, device_id: device.id, inner_v4, inner_v6 })
+        let generation =
+            session_rows::open(db, &session_id, device.id, seconds(now), expires).await?;
+        Ok(Grant {
+            session_id,
+            token: new_token(db, &session_id, generation).await?,
+            user: user.name,
+            device_id: device.id,
+            generation,
+            resumed: false,
+            inner_v4,
+            inner_v6: self.inner.pool.mirror(inner_v4),
+        })
     }
 
     async fn address_for(
@@ -380,6 +395,17 @@ async fn add_device(
     // Until its owner names it, a device goes by the beginning of its key.
     let name: String = device_key[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     device_rows::add(db, user.id, device_key, &name, seconds(now)).await
+}
+
+/// Gives a session one more token.
+async fn new_token(
+    db: &mut AnyConnection,
+    session_id: &[u8; 16],
+    generation: i64,
+) -> Result<[u8; 16], Stop> {
+    let token = uuid::Builder::from_random_bytes(random()?).into_uuid().into_bytes();
+    tokens::add(db, &Sha256::digest(token).into(), session_id, generation).await?;
+    Ok(token)
 }
 
 fn random() -> std::io::Result<[u8; 16]> {

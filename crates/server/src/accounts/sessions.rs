@@ -5,12 +5,12 @@ use crate::store::StoreError;
 use crate::store::sessions::{self, Of, OpenSession};
 use crate::store::users;
 
-/// Whether a session that was granted is still to be had.
+/// Whether a connection that was granted is still to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It is.
     Open,
-    /// A newer session of the same device has replaced it.
+    /// A newer connection of the same device has replaced it.
     Superseded,
     /// The administrator has ended it.
     Revoked,
@@ -34,12 +34,12 @@ impl Accounts {
         }
     }
 
-    /// Closes a session because the client said so. Its token is void from here on; the device
-    /// keeps its address.
-    pub async fn close_session(&self, session_id: &[u8; 16], now: u64) {
+    /// Closes a session because the client said so, unless it has gone on with a connection of a
+    /// later generation. Its tokens are void from here on; the device keeps its address.
+    pub async fn close_session(&self, session_id: &[u8; 16], generation: i64, now: u64) {
         let done = async {
             let mut tx = self.inner.store.begin().await?;
-            sessions::close(&mut tx, session_id, seconds(now)).await?;
+            sessions::close(&mut tx, session_id, generation, seconds(now)).await?;
             tx.commit().await
         };
         if let Err(error) = done.await {
@@ -48,17 +48,17 @@ impl Accounts {
         }
     }
 
-    /// How a session stands. To be asked once the session can be found by who ends sessions:
-    /// before that, a revocation may have missed it.
+    /// How a connection of this device and generation stands. To be asked once it can be found by
+    /// who ends sessions: before that, a revocation may have missed it.
     ///
     /// A database that does not answer ends no session.
-    pub async fn standing(&self, session_id: &[u8; 16], device_id: i64) -> Standing {
-        let of_device = async {
+    pub async fn standing(&self, device_id: i64, generation: i64) -> Standing {
+        let latest = async {
             let mut db = self.inner.store.connection().await?;
-            sessions::of_device(&mut db, device_id).await
+            sessions::generation(&mut db, device_id).await
         };
-        match of_device.await {
-            Ok(Some(id)) if id == *session_id => Standing::Open,
+        match latest.await {
+            Ok(Some(latest)) if latest == generation => Standing::Open,
             Ok(Some(_)) => Standing::Superseded,
             Ok(None) => Standing::Revoked,
             Err(error) => {

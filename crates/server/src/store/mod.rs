@@ -11,6 +11,7 @@ mod error;
 pub mod invitations;
 pub mod secrets;
 pub mod sessions;
+pub mod tokens;
 pub mod users;
 
 use std::fmt::Write as _;
@@ -133,17 +134,22 @@ fn sqlite_url(path: &Path) -> String {
 }
 
 fn migrator() -> Migrator {
+    Migrator::with_migrations(migrations())
+}
+
+fn migrations() -> Vec<Migration> {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(vec![
+    vec![
         migration(1, "accounts", include_str!("../../migrations/sqlite/0001_accounts.sql")),
         migration(
             2,
             "expiry and removal",
             include_str!("../../migrations/sqlite/0002_expiry_and_removal.sql"),
         ),
-    ])
+        migration(3, "tokens", include_str!("../../migrations/sqlite/0003_tokens.sql")),
+    ]
 }
 
 /// A fixed-size value out of a BLOB column.
@@ -198,23 +204,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_of_the_first_version_is_brought_up_to_date_with_its_users() {
+    async fn a_database_of_the_first_version_is_brought_up_to_date_with_all_it_holds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cipherwall.db");
+        make_file(&path).unwrap();
+        let mut first = AnyConnection::connect(&sqlite_url(&path)).await.unwrap();
+        set_up(&mut first).await.unwrap();
+        let version_1 = migrations().into_iter().take(1).collect();
+        Migrator::with_migrations(version_1).run(&mut first).await.unwrap();
+        let rows = "INSERT INTO users (id, name, created) VALUES (1, 'ada', 1);
+                    INSERT INTO devices (id, user_id, public_key, name, created, last_seen)
+                        VALUES (7, 1, zeroblob(32), 'laptop', 1, 1);
+                    INSERT INTO sessions (id, device_id, token_hash, opened, expires)
+                        VALUES (zeroblob(16), 7, zeroblob(32), 1, 2)";
+        sqlx::raw_sql(rows).execute(&mut first).await.unwrap();
+        first.close().await.unwrap();
+
         let store = Store::open(&path).await.unwrap();
-        let mut tx = store.begin().await.unwrap();
-        users::add(&mut tx, "ada", None, 1, None).await.unwrap();
-        tx.commit().await.unwrap();
-        let back = "ALTER TABLE users DROP COLUMN expires; ALTER TABLE devices DROP COLUMN removed;
-                    DELETE FROM _sqlx_migrations WHERE version > 1";
-        let mut connection = store.connection().await.unwrap();
-        sqlx::raw_sql(back).execute(&mut *connection).await.unwrap();
-        drop(connection);
-        store.close().await;
-        let store = Store::open(&path).await.unwrap();
-        let users = users::list(&mut store.connection().await.unwrap(), None).await.unwrap();
+        let mut db = store.connection().await.unwrap();
+        let users = users::list(&mut db, None).await.unwrap();
         assert_eq!(users.len(), 1);
         assert_eq!((users[0].user.name.as_str(), users[0].user.expires), ("ada", None));
+        let session = tokens::find(&mut db, &[0; 32]).await.unwrap().unwrap();
+        assert_eq!((session.session_id, session.device_id, session.expires), ([0; 16], 7, 2));
+        assert_eq!((session.generation, session.retired, session.closed), (1, false, false));
     }
 
     #[tokio::test]

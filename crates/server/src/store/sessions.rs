@@ -1,4 +1,4 @@
-//! Sessions: at most one open one a device, known by the hash of its token (A4).
+//! Sessions: at most one open one a device; [`super::tokens`] are what clients know them by.
 
 use std::net::Ipv4Addr;
 
@@ -27,45 +27,86 @@ pub struct OpenSession {
     pub expires: i64,
 }
 
-/// Opens a session in place of any other one of the device.
+/// Opens a session in place of any other one of the device. Returns its generation.
 pub async fn open(
     db: &mut AnyConnection,
     id: &[u8; 16],
     device_id: i64,
-    token_hash: &[u8; 32],
     now: i64,
     expires: i64,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<i64> {
     sqlx::query("UPDATE sessions SET closed = $1 WHERE device_id = $2 AND closed IS NULL")
         .bind(now)
         .bind(device_id)
         .execute(&mut *db)
         .await?;
+    let last = "SELECT MAX(generation) FROM sessions WHERE device_id = $1";
+    let last: Option<i64> = sqlx::query_scalar(last).bind(device_id).fetch_one(&mut *db).await?;
+    let generation = last.unwrap_or(0) + 1;
     sqlx::query("DELETE FROM sessions WHERE expires < $1")
         .bind(now - KEPT_S)
         .execute(&mut *db)
         .await?;
     sqlx::query(
-        "INSERT INTO sessions (id, device_id, token_hash, opened, expires)
+        "INSERT INTO sessions (id, device_id, generation, opened, expires)
          VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(id.as_slice())
     .bind(device_id)
-    .bind(token_hash.as_slice())
+    .bind(generation)
     .bind(now)
     .bind(expires)
     .execute(db)
-    .await
-    .map(|_| ())
+    .await?;
+    Ok(generation)
 }
 
-/// Closes a session and notes that its device was here until now.
-pub async fn close(db: &mut AnyConnection, id: &[u8; 16], now: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE sessions SET closed = $1 WHERE id = $2 AND closed IS NULL")
-        .bind(now)
+/// A session goes on with a new connection.
+pub async fn resume(
+    db: &mut AnyConnection,
+    id: &[u8; 16],
+    generation: i64,
+    expires: i64,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE sessions SET generation = $1, expires = $2 WHERE id = $3")
+        .bind(generation)
+        .bind(expires)
         .bind(id.as_slice())
-        .execute(&mut *db)
-        .await?;
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
+/// Whether a device has had a session with a later generation than this.
+pub async fn any_later(
+    db: &mut AnyConnection,
+    device_id: i64,
+    generation: i64,
+) -> sqlx::Result<bool> {
+    sqlx::query("SELECT 1 FROM sessions WHERE device_id = $1 AND generation > $2")
+        .bind(device_id)
+        .bind(generation)
+        .fetch_optional(db)
+        .await
+        .map(|row| row.is_some())
+}
+
+/// Closes a session, unless a later connection goes on with it, and notes that its device was here
+/// until now.
+pub async fn close(
+    db: &mut AnyConnection,
+    id: &[u8; 16],
+    generation: i64,
+    now: i64,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE sessions SET closed = $1 WHERE id = $2 AND generation = $3 AND closed IS NULL",
+    )
+    .bind(now)
+    .bind(id.as_slice())
+    .bind(generation)
+    .execute(&mut *db)
+    .await?;
     device_seen(db, id, now).await
 }
 
@@ -142,13 +183,12 @@ pub async fn any_expired(db: &mut AnyConnection, now: i64) -> sqlx::Result<bool>
     .map(|row| row.is_some())
 }
 
-/// The session of a device that is not closed.
-pub async fn of_device(db: &mut AnyConnection, device_id: i64) -> sqlx::Result<Option<[u8; 16]>> {
-    let row = sqlx::query("SELECT id FROM sessions WHERE device_id = $1 AND closed IS NULL")
+/// The generation of a device's session that is not closed.
+pub async fn generation(db: &mut AnyConnection, device_id: i64) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("SELECT generation FROM sessions WHERE device_id = $1 AND closed IS NULL")
         .bind(device_id)
         .fetch_optional(db)
-        .await?;
-    row.as_ref().map(|row| bytes(row, "id")).transpose()
+        .await
 }
 
 /// Sessions neither closed nor expired, oldest first.

@@ -7,8 +7,10 @@ use cipherwall_proto::{
     knock::Alpn,
 };
 use rustls::{
+    client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    server::ServerSessionMemoryCache,
 };
 use tokio::net::TcpStream;
 
@@ -25,6 +27,12 @@ pub struct Agreed {
     pub alpn: Alpn,
 }
 
+/// Tickets that a client keeps: those of one gateway, under one or two names.
+const TICKETS_KEPT: usize = 16;
+/// Tickets that a gateway keeps, the latest ones. Visitors of its web site get some, too; whose ticket
+/// was forgotten makes a full handshake.
+const TICKETS_GIVEN: usize = 8_192;
+
 /// What clients offer, and what a gateway chooses from: as browsers and nginx have it.
 fn alpn_protocols() -> Vec<Vec<u8>> {
     vec![b"h2".to_vec(), b"http/1.1".to_vec()]
@@ -38,7 +46,13 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// The client's settings: which keys it accepts.
+/// The client's settings: which keys it accepts, and the tickets that it has from their holders.
+/// Clones share the tickets.
+///
+/// A resumed handshake shows no certificate. It is bound to the pins all the same: tickets live and
+/// die with these settings, so that each comes from a handshake in which the same pins were checked
+/// and the gateway proved that it holds the key. Only that gateway's process knows the secret behind
+/// the ticket, and shows by its Finished that it does. The key exchange is made anew each time.
 #[derive(Clone)]
 pub struct ClientConfig(Arc<rustls::ClientConfig>);
 
@@ -53,8 +67,7 @@ impl ClientConfig {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         config.alpn_protocols = alpn_protocols();
-        // tickets come back with resumption; until then they would only tie connections together
-        config.resumption = rustls::client::Resumption::disabled();
+        config.resumption = Resumption::in_memory_sessions(TICKETS_KEPT);
         Ok(Self(Arc::new(config)))
     }
 
@@ -87,6 +100,10 @@ impl ServerConfig {
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)?;
         config.alpn_protocols = alpn_protocols();
+        // Stateful tickets, each good for one use: no key that could be stolen opens them, and they
+        // end with the process. No early data.
+        config.session_storage = ServerSessionMemoryCache::new(TICKETS_GIVEN);
+        config.send_tls13_tickets = 2;
         Ok(Self(Arc::new(config)))
     }
 
@@ -108,7 +125,8 @@ async fn complete(mut stream: TlsStream) -> Result<(TlsStream, Agreed), TlsError
 mod tests {
     use std::io::{Read, Write};
 
-    use rustls::{NamedGroup, ProtocolVersion, crypto::SupportedKxGroup};
+    use rustls::{HandshakeKind, NamedGroup, ProtocolVersion, crypto::SupportedKxGroup};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::tls::spki_pin;
@@ -179,6 +197,105 @@ mod tests {
         assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
         assert_eq!(connection.protocol_version(), Some(ProtocolVersion::TLSv1_3));
         assert_eq!(connection.alpn_protocol(), Some(&b"h2"[..]));
+    }
+
+    /// A whole opening over a socket; what a gateway sends at last is the beginning of the tunnel.
+    async fn connect(client: &ClientConfig, server: &ServerConfig) -> Option<HandshakeKind> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let gateway = async {
+            let (mut stream, agreed) =
+                server.handshake(listener.accept().await.unwrap().0).await.unwrap();
+            assert_eq!(stream.read_record().await.unwrap().unwrap(), b"request");
+            stream.send(b"answer").await.unwrap();
+            let (tcp, leftover) = stream.into_parts();
+            assert_eq!(leftover, b"at once");
+            tcp.try_write(b"tunnel").unwrap();
+            agreed.root.0
+        };
+        let client = async {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let (mut stream, agreed) = client.handshake(tcp, "gateway.test").await.unwrap();
+            stream.send(b"request").await.unwrap();
+            stream.tcp().try_write(b"at once").unwrap();
+            assert_eq!(stream.read_record().await.unwrap().unwrap(), b"answer");
+            let group = stream.tls().negotiated_key_exchange_group().map(|group| group.name());
+            assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+            let kind = stream.tls().handshake_kind();
+            let (tcp, mut rest) = stream.into_parts();
+            while rest.len() < 6 {
+                tcp.readable().await.unwrap();
+                let _ = tcp.try_read_buf(&mut rest);
+            }
+            assert_eq!(rest, b"tunnel", "no ticket comes behind the answer");
+            (kind, agreed.root.0)
+        };
+        let (theirs, (kind, ours)) = tokio::join!(gateway, client);
+        assert_eq!(theirs, ours, "both ends export the same secret");
+        kind
+    }
+
+    /// A9. Own record cutting, tickets and the switch together.
+    #[tokio::test]
+    async fn tickets_resume_and_are_forgotten_with_the_pins_and_with_the_gateway_s_process() {
+        let (server, pin) = server();
+        let ours = ClientConfig::new(vec![pin, [0; 32]]).unwrap();
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed] {
+            assert_eq!(connect(&ours, &server).await, Some(kind));
+        }
+        let other_pins = ClientConfig::new(vec![[0; 32], pin]).unwrap();
+        assert_eq!(connect(&other_pins, &server).await, Some(HandshakeKind::Full));
+
+        let mut restarted = (*server.0).clone();
+        restarted.session_storage = ServerSessionMemoryCache::new(TICKETS_GIVEN);
+        let restarted = ServerConfig(Arc::new(restarted));
+        assert_eq!(connect(&ours, &restarted).await, Some(HandshakeKind::Full));
+    }
+
+    /// What a client sends behind its request is waited for and dropped, so that the answer is not
+    /// overtaken by a reset, but not for ever.
+    #[tokio::test]
+    async fn a_last_answer_arrives_though_the_other_end_goes_on_sending() {
+        const DROP_MAX: usize = 64 * 1024;
+        let (server, pin) = server();
+        let client = ClientConfig::new(vec![pin]).unwrap();
+        for (poured, is_bounded) in [(0, false), (60_000, false), (20_000_000, true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let gateway = async {
+                let tcp = listener.accept().await.unwrap().0;
+                let (mut stream, _) = server.handshake(tcp).await.unwrap();
+                stream.read_record().await.unwrap().unwrap();
+                stream.send(b"refused").await.unwrap();
+                stream.finish(DROP_MAX).await
+            };
+            let client = async {
+                let tcp = TcpStream::connect(address).await.unwrap();
+                let (mut stream, _) = client.handshake(tcp, "gateway.test").await.unwrap();
+                stream.send(b"request").await.unwrap();
+                let tcp = stream.tcp().clone();
+                let pour = async {
+                    let mut sent = 0;
+                    while sent < poured && tcp.writable().await.is_ok() {
+                        match tcp.try_write(&[0x17; 4_096]) {
+                            Ok(count) => sent += count,
+                            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                            Err(_) => break,
+                        }
+                    }
+                    sent
+                };
+                let (answer, sent) = tokio::join!(stream.read_record(), pour);
+                if !is_bounded {
+                    assert_eq!(answer.unwrap().unwrap(), b"refused");
+                    assert_eq!(stream.read_record().await.unwrap(), None);
+                }
+                sent
+            };
+            let (finished, sent) = tokio::join!(gateway, client);
+            finished.unwrap();
+            assert_eq!(sent < poured, is_bounded, "{sent} of {poured} were taken");
+        }
     }
 
     #[test]

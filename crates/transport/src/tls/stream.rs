@@ -3,10 +3,13 @@
 use std::{
     future::poll_fn,
     io::{self, Read, Write},
+    net::Shutdown,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -59,7 +62,8 @@ impl From<TlsError> for io::Error {
 
 /// A TLS connection over TCP.
 pub struct TlsStream {
-    tcp: TcpStream,
+    /// Shared with the tunnel, whose records may go out before the gateway's answer is read.
+    tcp: Arc<TcpStream>,
     /// In a box, because it is large and the stream is handed on several times.
     tls: Box<rustls::Connection>,
     /// Bytes from the socket that the TLS library has not been given.
@@ -75,7 +79,7 @@ pub struct TlsStream {
 impl TlsStream {
     pub(super) fn new(tcp: TcpStream, tls: rustls::Connection) -> Self {
         Self {
-            tcp,
+            tcp: Arc::new(tcp),
             tls: Box::new(tls),
             incoming: Vec::new(),
             outgoing: Vec::new(),
@@ -90,7 +94,7 @@ impl TlsStream {
     }
 
     /// The TCP connection underneath.
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &Arc<TcpStream> {
         &self.tcp
     }
 
@@ -146,8 +150,26 @@ impl TlsStream {
 
     /// The TCP connection, and the bytes that have already been read behind the last TLS record:
     /// the beginning of the tunnel.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+    pub fn into_parts(self) -> (Arc<TcpStream>, Vec<u8>) {
         (self.tcp, self.incoming)
+    }
+
+    /// Ends the connection while the other end may be sending: says so, then reads and drops until
+    /// that end has closed too, at most `drop_max` bytes. Closing at once would send a reset, which
+    /// may overtake what was sent last. The caller sets a time limit.
+    pub async fn finish(mut self, drop_max: usize) -> io::Result<()> {
+        self.tls.send_close_notify();
+        poll_fn(|cx| self.poll_outgoing(cx)).await?;
+        SockRef::from(&*self.tcp).shutdown(Shutdown::Write)?;
+        let mut left = drop_max.saturating_sub(self.incoming.len());
+        let mut dropped = [0; 4_096];
+        while left > 0 {
+            match poll_fn(|cx| poll_read(&self.tcp, cx, &mut dropped)).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        Ok(())
     }
 
     /// Gives the TLS library one whole record; `false` at the end of the connection.
@@ -167,12 +189,11 @@ impl TlsStream {
                 return Poll::Ready(Ok(true));
             }
             let mut space = [0; 4_096];
-            let mut buffer = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
+            let count = ready!(poll_read(&self.tcp, cx, &mut space))?;
+            if count == 0 {
                 return Poll::Ready(Ok(false));
             }
-            self.incoming.extend_from_slice(buffer.filled());
+            self.incoming.extend_from_slice(&space[..count]);
         }
     }
 
@@ -201,7 +222,7 @@ impl TlsStream {
         self.encrypt()?;
         while self.written < self.outgoing.len() {
             let rest = &self.outgoing[self.written..];
-            let count = ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))?;
+            let count = ready!(poll_write(&self.tcp, cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -211,6 +232,26 @@ impl TlsStream {
         self.outgoing = Vec::new();
         self.written = 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+fn poll_read(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_read_ready(cx))?;
+        match tcp.try_read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read),
+        }
+    }
+}
+
+fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_write_ready(cx))?;
+        match tcp.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
     }
 }
 
@@ -254,7 +295,7 @@ impl AsyncWrite for TlsStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tls.send_close_notify();
         ready!(self.poll_outgoing(cx))?;
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Poll::Ready(SockRef::from(&*self.tcp).shutdown(Shutdown::Write))
     }
 }
 

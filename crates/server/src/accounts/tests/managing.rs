@@ -9,8 +9,7 @@ async fn a_disabled_user_is_out_until_enabled_and_then_the_same_as_before() {
     let grant = fixture.enrol(&invited, 1, NOW).await.unwrap();
     let (user, closed) = fixture.accounts.set_enabled("Ada", false, NOW).await.unwrap();
     assert_eq!((user.as_str(), closed), ("ada", vec![grant.session_id]));
-    let standing = fixture.accounts.standing(&grant.session_id, grant.device_id).await;
-    assert_eq!(standing, Standing::Revoked);
+    assert_eq!(fixture.standing(&grant).await, Standing::Revoked);
     assert_eq!(refusal(fixture.enrol(&invited, 1, NOW).await), Refusal::Rejected);
     fixture.accounts.set_enabled("ada", true, NOW).await.unwrap();
     let again = fixture.enrol(&invited, 1, NOW).await.unwrap();
@@ -74,8 +73,7 @@ async fn a_removed_user_leaves_nothing_and_the_name_is_free() {
         let sql: &'static str = format!("SELECT COUNT(*) FROM {table}").leak();
         assert_eq!(fixture.one(sql).await, 0, "{table}");
     }
-    let standing = fixture.accounts.standing(&grant.session_id, grant.device_id).await;
-    assert_eq!(standing, Standing::Revoked);
+    assert_eq!(fixture.standing(&grant).await, Standing::Revoked);
     assert_eq!(refusal(fixture.enrol(&invited, 1, NOW).await), Refusal::Rejected);
     let error = fixture.accounts.remove_user("ada", NOW).await.unwrap_err();
     assert!(error.to_string().contains("no user ada"), "{error}");
@@ -87,13 +85,10 @@ async fn a_newer_session_of_a_device_supersedes_the_older() {
     let fixture = Fixture::new().await;
     let invited = fixture.invite("ada").await;
     let old = fixture.enrol(&invited, 1, NOW).await.unwrap();
-    assert_eq!(fixture.accounts.standing(&old.session_id, old.device_id).await, Standing::Open);
+    assert_eq!(fixture.standing(&old).await, Standing::Open);
     let new = fixture.enrol(&invited, 1, NOW).await.unwrap();
-    assert_eq!(
-        fixture.accounts.standing(&old.session_id, old.device_id).await,
-        Standing::Superseded
-    );
-    assert_eq!(fixture.accounts.standing(&new.session_id, new.device_id).await, Standing::Open);
+    assert_eq!(fixture.standing(&old).await, Standing::Superseded);
+    assert_eq!(fixture.standing(&new).await, Standing::Open);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod guessing;
 mod managing;
+mod resuming;
 
 use tempfile::TempDir;
 
@@ -45,6 +46,10 @@ impl Fixture {
     async fn login(&self, user: &str, password: &str, device: u8) -> Result<Grant, Refusal> {
         let prehash = self.prehash(user, password);
         self.accounts.login(user, &prehash, &[device; 32], HERE, NOW).await
+    }
+
+    async fn standing(&self, grant: &Grant) -> Standing {
+        self.accounts.standing(grant.device_id, grant.generation).await
     }
 
     /// What an administrator's later commands do.
@@ -177,7 +182,7 @@ async fn a_session_replaces_the_device_s_old_one_and_closing_ends_it() {
     assert_eq!(open[1].user, "ada");
     assert_eq!(open[1].inner_v4, Some(new.inner_v4));
 
-    fixture.accounts.close_session(&new.session_id, NOW + 3).await;
+    fixture.accounts.close_session(&new.session_id, new.generation, NOW + 3).await;
     assert_eq!(fixture.accounts.open_sessions(NOW + 3).await.unwrap().len(), 1);
     assert!(fixture.accounts.open_sessions(NOW + DAY).await.unwrap().is_empty(), "24 h");
 }
@@ -209,7 +214,7 @@ async fn a_full_pool_says_so_and_takes_only_addresses_long_unused() {
     let in_use = refusal(fixture.enrol(&later, 2, NOW + 31 * DAY).await);
     assert!(matches!(in_use, Refusal::Full { .. }), "the first device is still connected");
 
-    fixture.accounts.close_session(&first.session_id, NOW + 31 * DAY).await;
+    fixture.accounts.close_session(&first.session_id, first.generation, NOW + 31 * DAY).await;
     let taken = fixture.enrol(&later, 2, NOW + 62 * DAY).await.unwrap();
     assert_eq!(taken.inner_v4, first.inner_v4);
     let back = refusal(fixture.enrol(&ada, 1, NOW + 62 * DAY).await);
