@@ -20,7 +20,8 @@ enum Command {
     Demo(demo::Options),
     /// Runs every check: format, lints, documentation, dependencies, all tests (needs root)
     Test(test::Options),
-    /// Measures CipherWall against the direct path; writes docs/benchmarks.md (needs root)
+    /// Measures CipherWall beside the direct path and other VPNs; writes docs/benchmarks.md (needs
+    /// root)
     Bench(bench::Options),
     /// Runs end-to-end tests at full sizes and durations; writes docs/soak.md (needs root)
     Soak(soak::Options),

@@ -25,8 +25,9 @@ const fn package(name: &'static str, program: &'static str) -> Package {
 const BUILD: [Package; 2] = [package("build-essential", "cc"), package("cmake", "cmake")];
 
 /// What the laboratory takes.
-const LABORATORY: [Package; 10] = [
+const LABORATORY: [Package; 11] = [
     package("bind9-dnsutils", "dig"),
+    package("conntrack", "conntrack"),
     package("curl", "curl"),
     package("dnsmasq-base", "dnsmasq"),
     package("iperf3", "iperf3"),
@@ -39,10 +40,20 @@ const LABORATORY: [Package; 10] = [
 ];
 
 /// What only the tests take.
-const TESTS: [Package; 3] = [
+const TESTS: [Package; 4] = [
+    package("faketime", "faketime"),
     package("openssh-client", "ssh"),
     Package { name: "openssh-server", program: "sshd", service: Some("ssh") },
     package("sqlite3", "sqlite3"),
+];
+
+/// The other VPNs of `cargo xtask bench`, and what sets them up.
+const PEERS: [Package; 5] = [
+    package("openconnect", "openconnect"),
+    package("openssl", "openssl"),
+    package("wireguard-tools", "wg"),
+    Package { name: "ocserv", program: "ocserv", service: Some("ocserv") },
+    Package { name: "openvpn", program: "openvpn", service: Some("openvpn") },
 ];
 
 /// Which packages a command needs.
@@ -52,19 +63,22 @@ pub(crate) enum Needs {
     Build,
     /// To build and to make a laboratory.
     Laboratory,
-    /// All of them.
+    /// To build and to run all tests.
     Tests,
+    /// To measure other VPNs beside ours.
+    Peers,
 }
 
 /// Installs what is missing and says what. With `may_install` false, missing packages are an error
 /// that names them.
 pub(crate) fn install(needs: Needs, may_install: bool) -> Result<()> {
-    let (laboratory, tests): (&[Package], &[Package]) = match needs {
+    let (laboratory, more): (&[Package], &[Package]) = match needs {
         Needs::Build => (&[], &[]),
         Needs::Laboratory => (&LABORATORY, &[]),
         Needs::Tests => (&LABORATORY, &TESTS),
+        Needs::Peers => (&LABORATORY, &PEERS),
     };
-    let all = BUILD.iter().chain(laboratory).chain(tests);
+    let all = BUILD.iter().chain(laboratory).chain(more);
     let missing: Vec<&Package> = all.filter(|package| !is_there(package.program)).collect();
     if missing.is_empty() {
         println!("no Debian packages to install");
@@ -84,7 +98,8 @@ pub(crate) fn install(needs: Needs, may_install: bool) -> Result<()> {
     })
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether this program is installed.
+pub(crate) fn is_there(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     let dirs = path.split(':').chain(["/usr/sbin", "/sbin"]);
     dirs.into_iter().any(|dir| Path::new(dir).join(program).is_file())

@@ -53,10 +53,38 @@ pub(crate) fn release_dir() -> Result<PathBuf> {
     }
     let words = ["build", "--release", "--locked", "-p", "cipherwall", "-p", "cipherwall-server"];
     run(&mut cargo(&words)?)?;
+    Ok(target_dir()?.join("release"))
+}
+
+/// Where cargo builds.
+pub(crate) fn target_dir() -> Result<PathBuf> {
     // this program is target/debug/xtask
     let here = std::env::current_exe()?;
-    let target_dir = here.ancestors().nth(2).context("xtask runs outside a target folder")?;
-    Ok(target_dir.join("release"))
+    Ok(here.ancestors().nth(2).context("xtask runs outside a target folder")?.to_owned())
+}
+
+/// The commit at hand, and whether it is all that was tested.
+pub(crate) fn commit() -> Result<String> {
+    let commit = printed("git", &["rev-parse", "--short", "HEAD"])?;
+    let changes =
+        printed("git", &["status", "--porcelain", "--", "crates", "tests", "Cargo.lock"])?;
+    let mut said = commit;
+    if !changes.is_empty() {
+        said += " with changes";
+    }
+    if std::env::var_os("CIPHERWALL_BIN_DIR").is_some() {
+        said += ", programs built before";
+    }
+    Ok(said)
+}
+
+/// What a program prints when run in the workspace; it has to succeed.
+pub(crate) fn printed(program: &str, words: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(words).current_dir(workspace_dir()?);
+    let output = command.output().with_context(|| format!("cannot run {program}"))?;
+    ensure!(output.status.success(), "{}: {}", line(&command), output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Refuses to go on as an ordinary user.

@@ -101,8 +101,8 @@ fn run_one(name: &str, bin_dir: &Path) -> Result<Run> {
     let duration = start.elapsed();
     Ok(Run {
         name: name.to_owned(),
-        date: printed("date", &["-u", "+%Y-%m-%d"])?,
-        commit: commit()?,
+        date: shell::printed("date", &["-u", "+%Y-%m-%d"])?,
+        commit: shell::commit()?,
         duration,
         outcome,
     })
@@ -172,29 +172,6 @@ fn as_section(run: &Run) -> String {
         let _ = writeln!(text, "| {test} | {name} | {value} |");
     }
     text
-}
-
-/// The commit at hand, and whether it is all that was tested.
-fn commit() -> Result<String> {
-    let commit = printed("git", &["rev-parse", "--short", "HEAD"])?;
-    let changes =
-        printed("git", &["status", "--porcelain", "--", "crates", "tests", "Cargo.lock"])?;
-    let mut said = commit;
-    if !changes.is_empty() {
-        said += " with changes";
-    }
-    if std::env::var_os("CIPHERWALL_BIN_DIR").is_some() {
-        said += ", programs built before";
-    }
-    Ok(said)
-}
-
-fn printed(program: &str, words: &[&str]) -> Result<String> {
-    let mut command = Command::new(program);
-    command.args(words).current_dir(shell::workspace_dir()?);
-    let output = command.output().with_context(|| format!("cannot run {program}"))?;
-    ensure!(output.status.success(), "{}: {}", shell::line(&command), output.status);
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[cfg(test)]
