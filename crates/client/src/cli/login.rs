@@ -55,6 +55,8 @@ pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
         profile.prehash = Some(prehash);
     });
     keep.map_err(coded)?;
+    // this log-in has taken its place
+    place.profiles.forget_session(&profile.name).map_err(coded)?;
     print(format_args!("logged in as {user} with profile {}", profile.name))
 }
 

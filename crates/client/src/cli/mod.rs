@@ -9,6 +9,7 @@ mod login;
 mod profile;
 mod repair;
 mod running;
+mod speedtest;
 mod status;
 
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ enum Command {
     Connect(connect::Options),
     Disconnect(disconnect::Options),
     Status(status::Options),
+    Speedtest(speedtest::Options),
     Login(login::Options),
     #[command(subcommand)]
     Profile(profile::Command),
@@ -98,6 +100,7 @@ impl Cli {
             Command::Connect(options) => runtime.block_on(connect::run(options, place)),
             Command::Disconnect(options) => runtime.block_on(disconnect::run(options, &place)),
             Command::Status(options) => runtime.block_on(status::run(options, &place)),
+            Command::Speedtest(options) => runtime.block_on(speedtest::run(options, &place)),
             Command::Login(options) => runtime.block_on(login::run(options, &place)),
             Command::Profile(command) => runtime.block_on(profile::run(command, &place)),
             Command::Repair(options) => runtime.block_on(repair::run(options, &place)),

@@ -60,6 +60,14 @@ fn describe(status: &Status, now: SystemTime) -> String {
     }
     add("Round trip", status.rtt_ms.map(|rtt| format!("{rtt:.1} ms")));
     add("Reason", status.error.clone());
+    let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let lost = status.lost_at.and_then(at).and_then(|at| now.duration_since(at).ok());
+    add("Lost", lost.map(|ago| format!("{} ago", human::duration(ago))));
+    if status.state == State::Reconnecting {
+        let next = status.next_try.and_then(at).and_then(|at| at.duration_since(now).ok());
+        let next = next.map(|wait| format!("in {}", human::duration(wait)));
+        add("Next try", Some(next.unwrap_or_else(|| "now".to_owned())));
+    }
     lines.join("\n")
 }
 
@@ -109,5 +117,21 @@ mod tests {
             describe(&connecting, UNIX_EPOCH),
             "State:      connecting\nReason:     the gateway does not answer"
         );
+        let lost = Status {
+            state: State::Reconnecting,
+            error: Some("the gateway is busy".into()),
+            lost_at: Some(100),
+            next_try: Some(112),
+            ..Status::default()
+        };
+        assert_eq!(
+            describe(&lost, UNIX_EPOCH + Duration::from_secs(104)),
+            "State:      reconnecting\n\
+             Reason:     the gateway is busy\n\
+             Lost:       4s ago\n\
+             Next try:   in 8s"
+        );
+        let trying = Status { next_try: None, lost_at: None, error: None, ..lost };
+        assert_eq!(describe(&trying, UNIX_EPOCH), "State:      reconnecting\nNext try:   now");
     }
 }
