@@ -6,6 +6,7 @@ Needs Python 3 and its package `cryptography`. Says which vectors differ, and ho
 import base64, hashlib, hmac, pathlib, re, struct, sys, unicodedata
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -76,10 +77,10 @@ def frame(kind, payload):
     return bytes([kind]) + struct.pack(">I", len(payload))[1:] + payload
 
 
-def record(cipher, keys, counter, plaintext):
+def record(cipher, keys, epoch, counter, plaintext):
     key, iv, mask = keys
     header = b"\x17\x03\x03" + struct.pack(">H", 8 + len(plaintext) + 16)
-    nonce = (counter << 24).to_bytes(8, "big")
+    nonce = (epoch << 60 | counter << 24).to_bytes(8, "big")
     aead_nonce = bytes(a ^ b for a, b in zip(iv, bytes(4) + nonce))
     sealed = {1: ChaCha20Poly1305, 2: AESGCM}[cipher](key).encrypt(aead_nonce, plaintext, header)
     if cipher == 1:
@@ -108,7 +109,7 @@ def compute(given):
 
     v["knock"] = hmac256(door, x(root, "knock"))[:16]
     v["proof"] = x(root, "proof")
-    for purpose in ("login", "enrol"):
+    for purpose in ("login", "enrol", "resume"):
         signed = b"cipherwall 1 " + purpose.encode() + b"\0" + v["proof"]
         v[f"{purpose}_signature"] = device.sign(signed)
     knock_token = b"\x01" + v["door_key_id"] + v["knock"]
@@ -121,6 +122,9 @@ def compute(given):
                "sig": v["login_signature"]}
     v["login_map"] = map_before_pad({
         "versions": [1, 1], "program": "example 1.0", "ciphers": [2, 1], "transport": "tls", "request": request})
+    v["resume_map"] = map_before_pad({
+        "versions": [1, 1], "program": "example 1.0", "ciphers": [2], "transport": "tls",
+        "request": {"type": "resume", "token": v["token"], "sig": v["resume_signature"]}})
     v["welcome_map"] = map_before_pad({"reply": {
         "type": "welcome", "session_id": v["session_id"], "token": v["token"], "version": 1, "cipher": 2,
         "v4": "10.8.0.2", "v6": "fd00::2", "routes": ["0.0.0.0/1", "128.0.0.0/1"], "dns": ["10.8.0.1"],
@@ -129,13 +133,24 @@ def compute(given):
     v["ping"], v["pong"] = (frame(kind, struct.pack(">Q", 1)) for kind in (3, 4))
     v["padding"] = frame(0x80, b"")
     v["close"] = frame(5, pack({"type": "close"}))
+    v["token_stored"] = frame(5, pack({"type": "token-stored"}))
     for reason in ("superseded", "revoked", "stopping"):
         v[f"kick_{reason}"] = frame(5, pack({"type": "kick", "reason": reason}))
+    v["rekey_please"] = frame(5, pack({"type": "rekey-please"}))
     echo = struct.pack(">BBHHH", 8, 0, 0xFFFF - checksum(bytes([8, 0, 0, 0, 0, 1, 0, 1])), 1, 1)
     v["packet"] = frame(1, ipv4(1, echo))
     pseudo = checksum(bytes([10, 8, 0, 2, 10, 8, 0, 1, 0, 6]) + struct.pack(">H", 27))
     tcp = struct.pack(">HHIIHHHH", 40000, 80, 1, 1, 0x5018, 65535, pseudo, 0) + b"seven b"
     v["offload_packet"] = frame(2, struct.pack("<BBHHHH", 1, 1, 40, 4, 20, 16) + ipv4(6, tcp))
+
+    secrets = [X25519PrivateKey.from_private_bytes(v[f"rekey_secret_{end}"]) for end in ("gateway", "client")]
+    theirs, ours = (secret.public_key().public_bytes_raw() for secret in secrets)
+    rekey = struct.pack(">I", 1) + v["rekey_random"] + theirs
+    rekey_reply = struct.pack(">I", 1) + ours
+    v["rekey"], v["rekey_reply"] = frame(6, rekey), frame(7, rekey_reply)
+    v["rekey_done"] = frame(8, struct.pack(">I", 1))
+    shared = secrets[0].exchange(secrets[1].public_key())
+    rekey_input = shared + v["rekey_random"] + sha256(rekey + rekey_reply)
 
     for cipher in (1, 2):
         chain = x(root, "chain", v["session_id"] + bytes([1, cipher, 0]))
@@ -146,7 +161,13 @@ def compute(given):
             for name, value in zip(("key", "iv", "mask"), keys[d]):
                 v[f"{name}_{d}.cipher_{cipher}"] = value
         for d, counter, plaintext in (("c2s", 0, "ping"), ("c2s", 1, "padding"), ("s2c", 0, "pong")):
-            v[f"record_{d}_{counter}.cipher_{cipher}"] = record(cipher, keys[d], counter, v[plaintext])
+            v[f"record_{d}_{counter}.cipher_{cipher}"] = record(cipher, keys[d], 0, counter, v[plaintext])
+        chain_1 = hmac256(chain, rekey_input)
+        v[f"chain_1.cipher_{cipher}"] = chain_1
+        for d, plaintext in (("c2s", "ping"), ("s2c", "pong")):
+            key, iv = x(chain_1, f"key stream {d}"), x(chain_1, f"iv stream {d}", n=12)
+            v[f"key_{d}_epoch_1.cipher_{cipher}"], v[f"iv_{d}_epoch_1.cipher_{cipher}"] = key, iv
+            v[f"record_{d}_epoch_1.cipher_{cipher}"] = record(cipher, (key, iv, keys[d][2]), 1, 0, v[plaintext])
     return v
 
 

@@ -51,6 +51,23 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Writes a rate in bits per second with a decimal unit, as networks are measured: `640 bit/s`,
+/// `94.1 Mbit/s`, `1.5 Gbit/s`.
+pub fn bit_rate(bits_per_s: f64) -> String {
+    const UNITS: [&str; 4] = ["kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+    if bits_per_s < 999.5 {
+        return format!("{bits_per_s:.0} bit/s");
+    }
+    let mut value = bits_per_s / 1e3;
+    let mut unit = 0;
+    // 999.95 would be shown as 1000.0.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1e3;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// Left-aligned columns under their heads, as wide as they need to be.
 pub fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
@@ -95,6 +112,16 @@ mod tests {
         assert_eq!(written(200), "3m 20s");
         assert_eq!(written(7500), "2h 5m");
         assert_eq!(written(4 * 86_400 + 3600), "4d 1h");
+    }
+
+    #[test]
+    fn rates_are_written_with_decimal_units() {
+        assert_eq!(bit_rate(0.0), "0 bit/s");
+        assert_eq!(bit_rate(999.4), "999 bit/s");
+        assert_eq!(bit_rate(999.9), "1.0 kbit/s");
+        assert_eq!(bit_rate(94_123_456.0), "94.1 Mbit/s");
+        assert_eq!(bit_rate(999_999_999.0), "1.0 Gbit/s");
+        assert_eq!(bit_rate(3.2e15), "3200.0 Tbit/s");
     }
 
     #[test]

@@ -1,9 +1,18 @@
 //! Connections to the gateway: addresses, TCP, TLS with the pinned key, the opening.
+//!
+//! While there is a session, it goes on with its token ([`resume`]); otherwise the client logs in.
+
+mod hedge;
+mod keeper;
+mod reach;
+mod resume;
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cipherwall_cli::exit;
@@ -15,24 +24,31 @@ use cipherwall_proto::{
     invitation::Endpoint,
     keys::DoorKey,
     liveness::Keepalive,
-    message::{RefusalCode, Refused},
+    message::{RefusalCode, Refused, Welcome},
+    rekey::{Limits, Side},
 };
 use cipherwall_transport::{
     hardware,
     socket::SocketFactory,
-    tls::{Agreed, ClientConfig, TlsError, TlsStream},
-    tunnel::{Link, Start},
+    tls::{Agreed, ClientConfig, Pin, TlsError, TlsStream},
+    tunnel::{Link, Sender, Start},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 
-use crate::profile::Profile;
+pub(crate) use self::reach::Report;
+use self::{
+    hedge::Patience,
+    keeper::Keeper,
+    reach::{Handshake, Reach},
+};
+use crate::profile::{Profile, Profiles};
 
 /// How long a name may take to resolve.
 const RESOLVE_TIME: Duration = Duration::from_secs(5);
-/// How long one address may take to accept a TCP connection.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long TLS and the opening may take; the gateway may have log-ins waiting in a queue.
 const OPENING_TIME: Duration = Duration::from_secs(20);
+/// How many addresses that worked earlier are tried beside those that the names have now.
+const LAST_GOOD: usize = 2;
 /// No gateway is that busy.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// What the gateway's log says of this program.
@@ -143,14 +159,14 @@ impl DialError {
 
 fn is_final(code: RefusalCode) -> bool {
     match code {
-        RefusalCode::Rejected | RefusalCode::Expired | RefusalCode::Revoked | RefusalCode::Used => {
-            true
+        RefusalCode::Rejected
+        | RefusalCode::Expired
+        | RefusalCode::Revoked
+        | RefusalCode::Superseded
+        | RefusalCode::Used => true,
+        RefusalCode::Busy | RefusalCode::Full | RefusalCode::Version | RefusalCode::Unknown => {
+            false
         }
-        RefusalCode::Superseded
-        | RefusalCode::Busy
-        | RefusalCode::Full
-        | RefusalCode::Version
-        | RefusalCode::Unknown => false,
     }
 }
 
@@ -159,25 +175,59 @@ pub(crate) struct Dialed {
     /// The tunnel.
     pub(crate) link: Link,
     /// What the gateway said.
-    pub(crate) welcome: cipherwall_proto::message::Welcome,
+    pub(crate) welcome: Welcome,
     /// The cipher agreed on.
     pub(crate) cipher: CipherId,
     /// The gateway's address.
     pub(crate) address: SocketAddr,
+    /// Whether a session goes on that was there before.
+    pub(crate) resumed: bool,
+    /// The pins by which the gateway was accepted.
+    pins: [Pin; 2],
 }
 
-/// Opens connections for one profile.
+/// Opens connections for one profile. Clones share what they learn: the session, and TLS tickets.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     profile: Profile,
     factory: SocketFactory,
     ciphers: Vec<CipherId>,
+    /// None: each connection is a log-in.
+    keeper: Option<Keeper>,
+    /// Sends over the connection that waits for the gateway's answer to a resume.
+    early: Arc<watch::Sender<Option<Arc<Sender>>>>,
+    /// By the pins that they accept, with tickets of the gateway that holds one of them.
+    tls: Arc<Mutex<HashMap<[Pin; 2], ClientConfig>>>,
+    patience: Patience,
+    report: Option<Report>,
 }
 
 impl Dialer {
     /// For the tunnel itself: `mark` keeps its packets outside of it.
-    pub(crate) fn new(profile: Profile, mark: u32, ciphers: Vec<CipherId>) -> Self {
-        Self { profile, factory: SocketFactory { mark: Some(mark) }, ciphers }
+    pub(crate) fn new(
+        profile: Profile,
+        profiles: Profiles,
+        mark: u32,
+        ciphers: Vec<CipherId>,
+    ) -> Self {
+        let keeper = Some(Keeper::new(profiles, &profile));
+        let factory = SocketFactory { mark: Some(mark) };
+        let (patience, report) = (Patience::Once, None);
+        Self {
+            profile,
+            factory,
+            ciphers,
+            keeper,
+            early: Arc::default(),
+            tls: Arc::default(),
+            patience,
+            report,
+        }
+    }
+
+    /// One that does not give up while nobody answers; what goes wrong meanwhile is reported.
+    pub(crate) fn tireless(&self, report: Report) -> Self {
+        Self { patience: Patience::Endless, report: Some(report), ..self.clone() }
     }
 
     /// Whose gateway it dials.
@@ -191,6 +241,11 @@ impl Dialer {
             profile: profile.clone(),
             factory: SocketFactory::default(),
             ciphers: CipherId::auto(hardware::aes()),
+            keeper: None,
+            early: Arc::default(),
+            tls: Arc::default(),
+            patience: Patience::Once,
+            report: None,
         }
     }
 
@@ -217,9 +272,40 @@ impl Dialer {
         }
     }
 
-    /// Logs in at the first address that works, with the profile's password if it has one, else
-    /// as the device that used its invitation.
+    /// The same addresses in the order to be tried after one of them has worked, which comes first.
+    /// Behind them, in case that a name leads elsewhere now, the last good ones.
+    pub(crate) fn order_for_redial(
+        &self,
+        mut addresses: Vec<(Endpoint, SocketAddr)>,
+        worked: SocketAddr,
+    ) -> Vec<(Endpoint, SocketAddr)> {
+        for good in self.profile.last_good_addresses.iter().take(LAST_GOOD) {
+            let endpoint = self.profile.endpoints.iter().find(|e| e.port == good.port());
+            if let Some(endpoint) = endpoint
+                && !addresses.iter().any(|(_, known)| known == good)
+            {
+                addresses.push((endpoint.clone(), *good));
+            }
+        }
+        reach::in_order(addresses, worked)
+    }
+
+    /// Goes on with the session at the first address that works; where there is none any more, logs
+    /// in without asking anybody (A4).
+    ///
+    /// Of several connections only the one that is used is to be told to [`Dialer::keep`].
     pub(crate) async fn dial(
+        &self,
+        addresses: &[(Endpoint, SocketAddr)],
+    ) -> Result<Dialed, DialError> {
+        match self.try_resume(addresses).await {
+            Some(dialed) => dialed,
+            None => self.log_in_as_profile(addresses).await,
+        }
+    }
+
+    /// With the profile's password if it has one, else as the device that used its invitation.
+    async fn log_in_as_profile(
         &self,
         addresses: &[(Endpoint, SocketAddr)],
     ) -> Result<Dialed, DialError> {
@@ -237,56 +323,60 @@ impl Dialer {
         credential: &Credential<'_>,
     ) -> Result<Dialed, DialError> {
         let connected = self.connect(addresses).await?;
-        let address = connected.address;
+        let (address, pins) = (connected.address, connected.pins);
         let device = DeviceKey::from_seed(&self.profile.device_seed);
         let (stream, answer) =
             self.ask(connected, |opening| opening.request(credential, &device)).await?;
         match answer {
-            Answer::Welcome(established) => Ok(start(stream, *established, address)),
+            Answer::Welcome(established) => Ok(start(stream, *established, address, pins)),
             Answer::Refused(refused) => Err(DialError::Refused(refused)),
-            Answer::Salt(_) => Err(DialError::NoAnswer { address }),
+            Answer::Salt(_) | Answer::Resumed(_) => Err(DialError::NoAnswer { address }),
         }
     }
 
     /// TCP to the first address that accepts, then TLS.
     async fn connect(&self, addresses: &[(Endpoint, SocketAddr)]) -> Result<Connected, DialError> {
-        let mut failed = None;
-        for (endpoint, address) in addresses {
-            let started = Instant::now();
-            match self.connect_to(endpoint, *address).await {
-                Ok(connected) => return Ok(connected),
-                Err(error) => {
-                    let took = started.elapsed();
-                    tracing::debug!(%address, ?took, %error, "an address does not work");
-                    failed = Some(error);
-                }
-            }
-        }
-        Err(failed.unwrap_or_else(|| DialError::Resolve {
-            host: "the gateway".to_owned(),
-            cause: io::ErrorKind::NotFound.into(),
-        }))
+        let reach =
+            Reach { factory: self.factory, patience: self.patience, report: self.report.as_ref() };
+        let connect = |(endpoint, address): (Endpoint, SocketAddr), tcp| -> Handshake<Connected> {
+            let dialer = self.clone();
+            Box::pin(async move { dialer.handshake(&endpoint, address, tcp).await })
+        };
+        reach.connect(addresses, connect).await
     }
 
-    async fn connect_to(
+    async fn handshake(
         &self,
         endpoint: &Endpoint,
         address: SocketAddr,
+        tcp: TcpStream,
     ) -> Result<Connected, DialError> {
-        let unreachable = |cause| DialError::Unreachable { address, cause };
-        let tcp: TcpStream = timeout(CONNECT_TIME, self.factory.connect(address))
-            .await
-            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-            .map_err(unreachable)?;
         let name = hello_name(&self.profile.sni, now_s()).unwrap_or(&endpoint.host);
-        let handshake =
-            async { ClientConfig::new(endpoint.pins.to_vec())?.handshake(tcp, name).await };
+        let handshake = async { self.tls(endpoint.pins)?.handshake(tcp, name).await };
         match timeout(OPENING_TIME, handshake).await {
-            Ok(Ok((stream, agreed))) => Ok(Connected { stream, agreed, address }),
+            Ok(Ok((stream, agreed))) => {
+                Ok(Connected { stream, agreed, address, pins: endpoint.pins })
+            }
             Ok(Err(error)) if error.is_wrong_pin() => Err(DialError::WrongPin { address }),
             Ok(Err(cause)) => Err(DialError::Tls { address, cause }),
             Err(_) => Err(DialError::NoAnswer { address }),
         }
+    }
+
+    /// TLS settings that accept these pins, the same ones each time for the sake of their tickets.
+    fn tls(&self, pins: [Pin; 2]) -> Result<ClientConfig, TlsError> {
+        let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = known.get(&pins) {
+            return Ok(config.clone());
+        }
+        let config = ClientConfig::new(pins.to_vec())?;
+        known.insert(pins, config.clone());
+        Ok(config)
+    }
+
+    fn opening(&self, agreed: Agreed) -> Opening {
+        let door = DoorKey(*self.profile.door_key);
+        Opening::new(agreed.root, &door, agreed.alpn, PROGRAM, &self.ciphers)
     }
 
     /// Sends one request and reads the answer to it.
@@ -295,26 +385,32 @@ impl Dialer {
         connected: Connected,
         request: impl FnOnce(&mut Opening) -> Vec<u8>,
     ) -> Result<(TlsStream, Answer), DialError> {
-        let Connected { mut stream, agreed, address } = connected;
-        let door = DoorKey(*self.profile.door_key);
-        let mut opening = Opening::new(agreed.root, &door, agreed.alpn, PROGRAM, &self.ciphers);
+        let Connected { mut stream, agreed, address, .. } = connected;
+        let mut opening = self.opening(agreed);
         let request = request(&mut opening);
         let exchange = async {
             stream.send(&request).await.map_err(|cause| DialError::Tls { address, cause })?;
-            loop {
-                // a connection that breaks here has lost the answer, whatever breaks it
-                let plaintext = stream.read_record().await.ok().flatten();
-                let plaintext = plaintext.ok_or(DialError::NoAnswer { address })?;
-                let answer = opening.handle_record(&plaintext);
-                let answer = answer.map_err(|cause| DialError::Opening { address, cause })?;
-                if let Some(answer) = answer {
-                    return Ok(answer);
-                }
-            }
+            read_answer(&mut stream, &mut opening, address).await
         };
         let answer = timeout(OPENING_TIME, exchange).await;
         let answer = answer.unwrap_or(Err(DialError::NoAnswer { address }))?;
         Ok((stream, answer))
+    }
+}
+
+async fn read_answer(
+    stream: &mut TlsStream,
+    opening: &mut Opening,
+    address: SocketAddr,
+) -> Result<Answer, DialError> {
+    loop {
+        // a connection that breaks here has lost the answer, whatever breaks it
+        let plaintext = stream.read_record().await.ok().flatten();
+        let plaintext = plaintext.ok_or(DialError::NoAnswer { address })?;
+        let answer = opening.handle_record(&plaintext);
+        if let Some(answer) = answer.map_err(|cause| DialError::Opening { address, cause })? {
+            return Ok(answer);
+        }
     }
 }
 
@@ -336,6 +432,7 @@ struct Connected {
     stream: TlsStream,
     agreed: Agreed,
     address: SocketAddr,
+    pins: [Pin; 2],
 }
 
 async fn lookup(endpoint: &Endpoint) -> io::Result<impl Iterator<Item = SocketAddr>> {
@@ -347,15 +444,24 @@ async fn lookup(endpoint: &Endpoint) -> io::Result<impl Iterator<Item = SocketAd
 }
 
 /// The tunnel begins.
-fn start(stream: TlsStream, established: Established, address: SocketAddr) -> Dialed {
+fn start(
+    stream: TlsStream,
+    established: Established,
+    address: SocketAddr,
+    pins: [Pin; 2],
+) -> Dialed {
     let Established { welcome, cipher, sealer, opener } = established;
     let (tcp, leftover) = stream.into_parts();
-    let keepalive = Keepalive {
-        interval: Duration::from_secs(u64::from(welcome.keepalive).clamp(1, 3_600)),
-        ..Keepalive::default()
-    };
-    let link = Link::new(Start { tcp, leftover, sealer, opener, keepalive });
-    Dialed { link, welcome, cipher, address }
+    let (keepalive, side) = (keepalive(&welcome), Side::Client(Limits::default()));
+    let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    link.begin(&leftover);
+    Dialed { link, welcome, cipher, address, resumed: false, pins }
+}
+
+/// As the gateway wants it.
+fn keepalive(welcome: &Welcome) -> Keepalive {
+    let interval = Duration::from_secs(u64::from(welcome.keepalive).clamp(1, 3_600));
+    Keepalive { interval, ..Keepalive::default() }
 }
 
 /// Enrols this device with the profile's invitation, and leaves again; gives the address that
@@ -387,7 +493,7 @@ pub(crate) async fn salt(profile: &Profile, user: &str) -> Result<[u8; 16], Dial
     match dialer.ask(connected, |opening| opening.request_salt(user)).await?.1 {
         Answer::Salt(salt) => Ok(salt),
         Answer::Refused(refused) => Err(DialError::Refused(refused)),
-        Answer::Welcome(_) => Err(DialError::NoAnswer { address }),
+        Answer::Welcome(_) | Answer::Resumed(_) => Err(DialError::NoAnswer { address }),
     }
 }
 

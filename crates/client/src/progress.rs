@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr},
     pin::pin,
     time::Duration,
 };
@@ -37,4 +37,37 @@ pub(crate) async fn tell_of_gateway<T>(
 ) -> T {
     let host = profile.endpoints.first().map_or("the gateway", |endpoint| &endpoint.host);
     tell(format_args!("{doing} {host}"), work).await
+}
+
+/// A line on the terminal that is written over again and again, and gone in the end. Nothing where
+/// nobody watches.
+#[derive(Debug)]
+pub(crate) struct ChangingLine {
+    shown: bool,
+}
+
+impl ChangingLine {
+    /// `watched`: whether to show anything at all, on a terminal.
+    pub(crate) fn new(watched: bool) -> ChangingLine {
+        ChangingLine { shown: watched && stderr().is_terminal() }
+    }
+
+    /// What it says from now on.
+    pub(crate) fn show(&self, text: impl Display) {
+        self.write(format_args!("\r{text}\x1b[K"));
+    }
+
+    fn write(&self, text: impl Display) {
+        if self.shown {
+            let mut terminal = stderr().lock();
+            // there is nobody to tell when that fails
+            let _ = write!(terminal, "{text}").and_then(|()| terminal.flush());
+        }
+    }
+}
+
+impl Drop for ChangingLine {
+    fn drop(&mut self) {
+        self.write("\r\x1b[K");
+    }
 }

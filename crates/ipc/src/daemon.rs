@@ -71,6 +71,11 @@ pub struct Status {
     pub rtt_ms: Option<f64>,
     /// Why it is not connected, or was lost last, for people.
     pub error: Option<String>,
+    /// While reconnecting: when the connection was lost, Unix seconds.
+    pub lost_at: Option<u64>,
+    /// While reconnecting: when the next try is due, Unix seconds; absent if tries follow one
+    /// another all the time.
+    pub next_try: Option<u64>,
 }
 
 /// The state of the connection.
@@ -123,6 +128,8 @@ mod tests {
             since: Some(1_700_000_000),
             rtt_ms: Some(12.5),
             error: None,
+            lost_at: None,
+            next_try: None,
         };
         assert_eq!(
             serde_json::to_string(&Reply::Status(status)).expect("JSON"),
@@ -130,7 +137,8 @@ mod tests {
                 r#"{"status":{"state":"connected","profile":"home","transport":"tls","#,
                 r#""cipher":"aes-256-gcm","inner_address":"10.8.0.2","#,
                 r#""inner_address_v6":"fd00::2","gateway":"192.0.2.1:8443","interface":"cw0","#,
-                r#""rx_bytes":1,"tx_bytes":2,"since":1700000000,"rtt_ms":12.5,"error":null}}"#,
+                r#""rx_bytes":1,"tx_bytes":2,"since":1700000000,"rtt_ms":12.5,"error":null,"#,
+                r#""lost_at":null,"next_try":null}}"#,
             )
         );
         assert_eq!(serde_json::to_string(&Request::Disconnect).expect("JSON"), r#""disconnect""#);

@@ -19,7 +19,7 @@ mod linux;
 
 pub use error::Error;
 #[cfg(target_os = "linux")]
-pub use linux::{Host, has_ipv6_uplink};
+pub use linux::{Host, NetworkPath, NetworkWatch, has_ipv6_uplink};
 pub use report::Report;
 pub use wanted::{
     ClientNetwork, GatewayNetwork, MARK_DEFAULT, Role, TABLE_DEFAULT, Wanted, default_routes,

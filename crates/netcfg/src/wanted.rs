@@ -81,6 +81,8 @@ pub struct GatewayNetwork {
     pub allow_private: Vec<IpNet>,
     /// The TCP ports on which the gateway accepts clients.
     pub listen_tcp: Vec<u16>,
+    /// The TCP ports of services on its inner addresses, beside DNS, that clients may reach.
+    pub inside_tcp: Vec<u16>,
     /// Whether the gateway has IPv6 to the internet. Where it has none, IPv6 from inside is refused
     /// at once with an ICMPv6 error.
     pub ipv6_uplink: bool,

@@ -19,6 +19,8 @@ const TOKEN_LEN: usize = 21;
 const H1_PREFIX: &[u8; 6] = b"IRVP /";
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const H2_FRAME_HEADER: usize = 9;
+/// Type of the frame that ends an HTTP/2 connection (RFC 9113, 6.8).
+const H2_GOAWAY: u8 = 7;
 /// The HTTP/2 frame type of the opener: `I`, unknown to every web server.
 const H2_TYPE: u8 = 0x49;
 /// The opener must be among this many HTTP/2 frames.
@@ -222,14 +224,23 @@ pub struct SkipHttp2 {
     done: bool,
 }
 
-/// A peer sent what is neither an HTTP/2 frame nor ours.
+/// What ends the skipping before anything of ours has come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the gateway sent an HTTP/2 frame of {0} bytes")]
-pub struct NotHttp2(usize);
+pub enum SkipError {
+    /// Neither an HTTP/2 frame nor ours.
+    #[error("the gateway sent an HTTP/2 frame of {0} bytes")]
+    NotHttp2(usize),
+    /// The web site has taken offence at what follows the opener: it was not recognised as one.
+    #[error(
+        "the gateway did not recognise this client and answered as a web site; the invitation is \
+         probably too old, ask for a new one"
+    )]
+    GoAway,
+}
 
 impl SkipHttp2 {
     /// Takes the next bytes and gives what is left of them once the frames are over.
-    pub fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], NotHttp2> {
+    pub fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], SkipError> {
         while !self.done && !bytes.is_empty() {
             if self.left > 0 {
                 let n = self.left.min(bytes.len());
@@ -247,7 +258,10 @@ impl SkipHttp2 {
                 let h = &self.header;
                 let length = usize::from(h[0]) << 16 | usize::from(h[1]) << 8 | usize::from(h[2]);
                 if length > H2_FRAME_MAX {
-                    return Err(NotHttp2(length));
+                    return Err(SkipError::NotHttp2(length));
+                }
+                if h[3] == H2_GOAWAY {
+                    return Err(SkipError::GoAway);
                 }
                 self.left = length;
                 self.header.clear();
@@ -334,6 +348,8 @@ mod tests {
             assert_eq!(rest, b"IRVP....");
         }
         assert!(SkipHttp2::default().skip(b"HTTP/1.1 400").is_err());
+        let go_away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0];
+        assert_eq!(SkipHttp2::default().skip(&go_away), Err(SkipError::GoAway));
     }
 
     proptest! {

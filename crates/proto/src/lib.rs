@@ -9,7 +9,7 @@
 //! 3. [`knock`]: the first bytes inside TLS, which tell a client from a visitor of the web site.
 //! 4. [`message`] with [`client`] and [`gateway`]: log-in, enrolment and the answer.
 //! 5. [`record`], [`frame`]: the tunnel on the same connection.
-//! 6. [`tunnel`], [`liveness`], [`backoff`]: keeping it alive, and coming back.
+//! 6. [`tunnel`], [`rekey`], [`liveness`], [`backoff`]: new keys, keeping it alive, coming back.
 
 pub mod backoff;
 pub mod cipher;
@@ -24,7 +24,9 @@ pub mod keys;
 pub mod knock;
 pub mod liveness;
 pub mod message;
+pub mod queue;
 pub mod record;
+pub mod rekey;
 pub mod tunnel;
 
 /// The protocol version that this program speaks (A35). The only one so far.

@@ -4,6 +4,8 @@
 //! - **Waiting for an answer**: once something was sent and nothing has come back for
 //!   T = max(1 s, 4 × smoothed round trip), a probe (a ping); after another T without life the
 //!   path is suspect: whoever can should try another one beside it.
+//! - **Doubted**: the host was asleep, or its way to the other end has changed: a ping at once, and
+//!   the path is suspect until life comes back.
 //! - 30 s of silence are the end in any case in which something was expected.
 //!
 //! Any authentic record is life.
@@ -47,6 +49,8 @@ pub struct Liveness {
     ping: Option<(u64, Instant)>,
     sequence: u64,
     smoothed: Option<Duration>,
+    shortest: Option<Duration>,
+    answered: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +100,15 @@ impl Liveness {
             ping: None,
             sequence: 0,
             smoothed: None,
+            shortest: None,
+            answered: 0,
         }
+    }
+
+    /// Changes how patient this end is, from now on.
+    pub fn set_keepalive(&mut self, now: Instant, keepalive: Keepalive) {
+        self.keepalive = keepalive;
+        self.ping_at = now + self.jitter.spread(keepalive.interval, KEEPALIVE_SPREAD_PERCENT);
     }
 
     /// The smoothed round trip, once a ping was answered.
@@ -104,9 +116,20 @@ impl Liveness {
         self.smoothed
     }
 
+    /// The shortest round trip so far, and of how many.
+    pub fn shortest_round_trip(&self) -> Option<(Duration, u32)> {
+        Some((self.shortest?, self.answered))
+    }
+
     /// Whether [`Due::Suspect`] was said and no life has come back since.
     pub fn is_suspect(&self) -> bool {
         self.probe.is_some_and(|probe| probe.suspected)
+    }
+
+    /// Whether traffic has gone unanswered for so long that a probe was sent, and nothing has come
+    /// back since.
+    pub fn is_doubtful(&self) -> bool {
+        self.probe.is_some_and(|probe| probe.for_traffic || probe.suspected)
     }
 
     /// Something was sent; `traffic`: packets of the user, to which answers are expected.
@@ -131,6 +154,8 @@ impl Liveness {
         {
             self.ping = None;
             let sample = now.saturating_duration_since(sent);
+            self.answered += 1;
+            self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
             // RFC 6298, 2.3
             self.smoothed = Some(self.smoothed.map_or(sample, |s| s * 7 / 8 + sample / 8));
         }
@@ -141,6 +166,13 @@ impl Liveness {
         self.sequence += 1;
         self.ping = Some((self.sequence, now));
         self.sequence.to_be_bytes()
+    }
+
+    /// There is a reason to believe that the path is dead: it is suspect from now on. The ping to
+    /// be sent now.
+    pub fn doubt(&mut self, now: Instant) -> [u8; 8] {
+        self.probe = Some(Probe { sent: now, for_traffic: true, suspected: true });
+        self.ping(now)
     }
 
     /// When [`Liveness::handle_timeout`] is due next, and why.
@@ -155,13 +187,17 @@ impl Liveness {
                 .min_by_key(|(at, _)| *at)
                 .unwrap_or(keepalive);
         };
-        let silence = (self.last_received + self.keepalive.silence).max(probe.sent + PONG_WITHIN);
-        if !probe.for_traffic {
-            (probe.sent + PONG_WITHIN, Reason::Dead)
-        } else if !probe.suspected && probe.sent + after < silence {
-            (probe.sent + after, Reason::Suspect)
+        let pong_due = probe.sent + PONG_WITHIN;
+        let (suspect, dead) = if probe.for_traffic {
+            let silence = self.last_received + self.keepalive.silence;
+            (Some(probe.sent + after), silence.max(pong_due))
         } else {
-            (silence, Reason::Dead)
+            // traffic that began behind a keepalive has been probed already
+            (self.unanswered_since.map(|since| since + after * 2), pong_due)
+        };
+        match suspect {
+            Some(at) if !probe.suspected && at < dead => (at, Reason::Suspect),
+            Some(_) | None => (dead, Reason::Dead),
         }
     }
 
@@ -244,6 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn traffic_behind_an_unanswered_keepalive_makes_the_path_suspect_as_well() {
+        let (mut l, _) = start();
+        let ping_at = l.poll_timeout().0;
+        assert!(matches!(l.handle_timeout(ping_at), Some(Due::Ping(_))));
+        l.on_sent(ping_at, false);
+        l.on_sent(ping_at + S / 2, true);
+        let all = run(&mut l, ping_at, 60 * S);
+        let [(25, Due::Suspect), (50, Due::Dead)] = all[..] else { panic!("{all:?}") };
+    }
+
+    #[test]
     fn a_slow_path_is_given_more_time() {
         let (mut l, now) = start();
         let payload = l.ping(now);
@@ -263,6 +310,30 @@ mod tests {
         l.on_received(now + 3 * S);
         assert_eq!(l.poll_timeout().1, Reason::Keepalive);
         assert_eq!(l.handle_timeout(now + 4 * S), None);
+    }
+
+    #[test]
+    fn a_doubted_path_is_suspect_until_it_answers_and_dead_if_it_does_not() {
+        let (mut l, now) = start();
+        let ping = l.doubt(now);
+        assert!(l.is_suspect());
+        let mut silent = l.clone();
+        let all = run(&mut silent, now, 60 * S);
+        let [(300, Due::Dead)] = all[..] else { panic!("{all:?}") };
+        l.on_pong(now + S / 10, ping);
+        l.on_received(now + S / 10);
+        assert!(!l.is_suspect());
+        assert_eq!(l.poll_timeout().1, Reason::Keepalive);
+    }
+
+    #[test]
+    fn after_a_long_sleep_there_is_time_for_an_answer() {
+        let (mut l, now) = start();
+        l.on_sent(now, true);
+        let woken = now + 3_600 * S;
+        l.doubt(woken);
+        assert_eq!(l.handle_timeout(woken), None);
+        assert_eq!(l.poll_timeout(), (woken + PONG_WITHIN, Reason::Dead));
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod message;
 mod opener;
 #[path = "../../../fuzz/bodies/record.rs"]
 mod record;
+#[path = "../../../fuzz/bodies/rekey.rs"]
+mod rekey;
 #[path = "../../../fuzz/bodies/replay.rs"]
 mod replay;
 
@@ -38,4 +40,9 @@ fn openers() {
 #[test]
 fn records() {
     replay("record", record::run);
+}
+
+#[test]
+fn rekeys() {
+    replay("rekey", rekey::run);
 }

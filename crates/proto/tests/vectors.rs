@@ -6,22 +6,25 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use cipherwall_packet::offload::{self, OffloadHeader};
 use cipherwall_proto::{
     cipher::{CipherId, TAG_LEN},
-    client::{self, Answer, Credential},
+    client::{self, Answer, Credential, Resumable},
     credential,
     device::{DeviceKey, Purpose},
     frame::{self, Control, Frame, KickReason},
     gateway::{self, Demand},
     invitation::{Endpoint, Invitation, Transport},
-    keys::{Direction, DoorKey, Root},
+    keys::{Chain, Direction, DoorKey, Root},
     knock::{self, Alpn, Verdict, Watch},
+    liveness::Keepalive,
     message::{Text, Welcome},
-    record::{Opener, PREFIX_LEN, Sealer},
+    record::{Batch, Opener, PREFIX_LEN, Sealer},
+    rekey::{Limits, Policy, Randomness, Side},
+    tunnel::Tunnel,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -34,6 +37,7 @@ fn document_and_code_agree() {
     keys(&vectors);
     opener(&vectors);
     messages(&vectors);
+    resume(&vectors);
     frames(&vectors);
     records(&vectors);
     let unused = vectors.unused();
@@ -73,6 +77,7 @@ fn keys(v: &Vectors) {
     v.check("proof", &root.proof().0);
     v.check("login_signature", &v.device().sign(Purpose::Login, &root.proof()));
     v.check("enrol_signature", &v.device().sign(Purpose::Enrol, &root.proof()));
+    v.check("resume_signature", &v.device().sign(Purpose::Resume, &root.proof()));
     for cipher in [CipherId::ChaCha20Poly1305, CipherId::Aes256Gcm] {
         let name = |what: &str| format!("{what}.cipher_{}", cipher.wire());
         let chain = root.chain(&v.array("session_id"), 1, cipher);
@@ -83,7 +88,10 @@ fn keys(v: &Vectors) {
             let keys = chain.stream_keys(direction);
             v.check(&name(&format!("key_{d}")), &keys.key);
             v.check(&name(&format!("iv_{d}")), &keys.iv);
-            v.check(&name(&format!("mask_{d}")), &keys.mask);
+            v.check(&name(&format!("mask_{d}")), &chain.mask_key(direction).0);
+            let keys = Chain(v.array(&name("chain_1"))).stream_keys(direction);
+            v.check(&name(&format!("key_{d}_epoch_1")), &keys.key);
+            v.check(&name(&format!("iv_{d}_epoch_1")), &keys.iv);
         }
     }
 }
@@ -122,6 +130,24 @@ fn messages(v: &Vectors) {
     v.check("session_id", &*established.welcome.session_id);
 }
 
+fn resume(v: &Vectors) {
+    let (mut client, mut gateway) = v.openings(&CipherId::auto(true));
+    let session = Resumable {
+        token: v.array("token"),
+        session_id: v.array("session_id"),
+        version: 1,
+        cipher: CipherId::Aes256Gcm,
+    };
+    let (sent, _) = client.resume(&session, &v.device());
+    let message = &sent[knock::OPENER_LEN..];
+    v.check_message("resume_map", message);
+    let Some(Demand::Resume { token, signature }) = gateway.handle_record(message).unwrap() else {
+        panic!("the gateway does not see a resume");
+    };
+    v.check("token", &token);
+    assert!(signature.is_by(&v.array("device_public")));
+}
+
 fn frames(v: &Vectors) {
     let payload = 1u64.to_be_bytes();
     v.check("ping", &frame::ping(payload));
@@ -130,9 +156,11 @@ fn frames(v: &Vectors) {
     let kick = |reason| Control::Kick { reason };
     for (name, control) in [
         ("close", Control::Close),
+        ("token_stored", Control::TokenStored),
         ("kick_superseded", kick(KickReason::Superseded)),
         ("kick_revoked", kick(KickReason::Revoked)),
         ("kick_stopping", kick(KickReason::Stopping)),
+        ("rekey_please", Control::RekeyPlease),
     ] {
         v.check(name, &frame::control(&control));
         assert_eq!(Frame::parse(&v.bytes(name)), Ok(Frame::Control(control)));
@@ -171,6 +199,75 @@ fn records(v: &Vectors) {
         }
         v.check(&name("record_s2c_0"), &seal(&mut gateway.sealer, now, &v.bytes("pong")));
         v.check("pong", &open(&mut client.opener, &v.bytes(&name("record_s2c_0"))));
+
+        let ours = End::new(v, now, Side::Client(Limits::default()), client.sealer, client.opener);
+        let theirs =
+            End::new(v, now, Side::Gateway(Policy::default()), gateway.sealer, gateway.opener);
+        rekey(v, name, now, ours, theirs);
+    }
+}
+
+/// The rekey behind the records, and the first record of each end behind that.
+fn rekey(v: &Vectors, name: impl Fn(&str) -> String, now: Instant, mut ours: End, mut theirs: End) {
+    theirs.handle(now, &v.bytes("rekey_please"));
+    theirs.tunnel.handle_timeout(now + Duration::from_secs(1)).unwrap();
+    theirs.randomise(now, "rekey_secret_gateway");
+    let wire = theirs.seal(now, "rekey");
+    ours.open(now, &wire);
+    ours.randomise(now, "rekey_secret_client");
+    let wire = ours.seal(now, "rekey_reply");
+    theirs.open(now, &wire);
+    let wire = theirs.seal(now, "rekey_done");
+    ours.open(now, &wire);
+    v.check(&name("record_c2s_epoch_1"), &seal(&mut ours.sealer, now, &v.bytes("ping")));
+    v.check(&name("record_s2c_epoch_1"), &seal(&mut theirs.sealer, now, &v.bytes("pong")));
+    v.check("ping", &open(&mut theirs.opener, &v.bytes(&name("record_c2s_epoch_1"))));
+    v.check("pong", &open(&mut ours.opener, &v.bytes(&name("record_s2c_epoch_1"))));
+}
+
+/// One end of a tunnel, as far as rekeys go.
+struct End<'a> {
+    v: &'a Vectors,
+    tunnel: Tunnel,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+impl<'a> End<'a> {
+    fn new(v: &'a Vectors, now: Instant, side: Side, sealer: Sealer, opener: Opener) -> Self {
+        let tunnel = Tunnel::new(now, Keepalive::default(), side, 1);
+        Self { v, tunnel, sealer, opener }
+    }
+
+    fn randomise(&mut self, now: Instant, secret: &str) {
+        assert!(self.tunnel.wants_randomness());
+        let (secret, random) = (self.v.array(secret), self.v.array("rekey_random"));
+        let randomness = Randomness { secret, random };
+        self.tunnel.handle_randomness(now, &randomness, &self.opener).unwrap();
+    }
+
+    /// The record with what is to be said, which is the frame of that name.
+    fn seal(&mut self, now: Instant, frame: &str) -> Vec<u8> {
+        let outgoing = self.tunnel.poll_outgoing().unwrap();
+        self.v.check(frame, &outgoing.frame);
+        let mut batch = Batch::default();
+        assert!(match &outgoing.next_keys {
+            Some(keys) => batch.push_last(&outgoing.frame, keys),
+            None => batch.push(&outgoing.frame),
+        });
+        self.tunnel.outgoing_taken();
+        batch.seal(&mut self.sealer, now).unwrap();
+        batch.sealed().to_vec()
+    }
+
+    fn open(&mut self, now: Instant, record: &[u8]) {
+        let frame = open(&mut self.opener, record);
+        self.handle(now, &frame);
+    }
+
+    fn handle(&mut self, now: Instant, frame: &[u8]) {
+        let frame = Frame::parse(frame).unwrap();
+        assert_eq!(self.tunnel.handle_frame(now, &frame, &mut self.opener), Ok(None));
     }
 }
 

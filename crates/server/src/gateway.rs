@@ -11,7 +11,11 @@ use anyhow::Context;
 use cipherwall_cli::{Failure, Paths};
 use cipherwall_ipc::Listener;
 use cipherwall_netcfg::{GatewayNetwork, Host, Role, Wanted, has_ipv6_uplink};
-use cipherwall_proto::{frame::KickReason, liveness::Keepalive};
+use cipherwall_proto::{
+    frame::KickReason,
+    liveness::Keepalive,
+    rekey::{Limits, Policy},
+};
 use cipherwall_transport::{hardware, socket::SocketFactory};
 use cipherwall_tun::{Device, OpenError};
 use ipnet::IpNet;
@@ -24,7 +28,7 @@ use tokio::{
 use crate::{
     accounts::Accounts,
     admin::{self, Live, LiveSession, LiveStatus, unix_now},
-    config::Config,
+    config::{self, Config},
     dns::{Forwarder, host_resolvers},
     identity::{CertificateInfo, Identity, IdentityError, Serving},
     limits,
@@ -71,6 +75,13 @@ impl Gateway {
             silence: Duration::from_secs(self.config.keepalive.timeout_s.into()),
         }
     }
+
+    /// When connections get new keys.
+    pub fn rekey_policy(&self) -> Policy {
+        let config::Rekey { interval, volume_mib, records } = self.config.rekey;
+        let limits = Limits { records: records.into(), bytes: u64::from(volume_mib) << 20 };
+        Policy { interval, limits }
+    }
 }
 
 impl Live for Gateway {
@@ -112,9 +123,23 @@ pub async fn run(
     accounts: Accounts,
     admin: Listener,
 ) -> anyhow::Result<()> {
-    // everything that can fail for a simple reason comes before the host is changed
     let mut host = Host::open(&paths.state_dir, Role::Gateway).await.map_err(not_permitted)?;
-    log_report(&host.recover().await.map_err(not_permitted)?);
+    log_report(&host.recover_for_restart().await.map_err(not_permitted)?);
+    let ended = run_on(&mut host, config, identity, accounts, admin).await;
+    let undone = host.reset().await.map_err(not_permitted);
+    ended?;
+    log_report(&undone?);
+    Ok(())
+}
+
+async fn run_on(
+    host: &mut Host,
+    config: Config,
+    identity: Identity,
+    accounts: Accounts,
+    admin: Listener,
+) -> anyhow::Result<()> {
+    // everything that can fail for a simple reason comes before the host is changed
     let identity = Serving::new(identity).context("the gateway's certificate and key")?;
     let factory = SocketFactory::default();
     let listeners = config
@@ -137,11 +162,7 @@ pub async fn run(
         config,
         accounts,
     });
-    let ended = serve(&gateway, listeners, admin).await;
-    let undone = host.reset().await.map_err(not_permitted);
-    ended?;
-    log_report(&undone?);
-    Ok(())
+    serve(&gateway, listeners, admin).await
 }
 
 /// Runs all parts until one fails or the gateway is told to stop.
@@ -151,6 +172,7 @@ async fn serve(
     admin: Listener,
 ) -> anyhow::Result<()> {
     let _dns = start_dns(gateway)?;
+    let _speed_test = start_speed_test(gateway);
     let (sessions, counters) = (gateway.sessions.clone(), gateway.counters.clone());
     let router = tokio::spawn(Router::new(gateway.tun.clone(), sessions, counters).run());
     let mut tasks = JoinSet::new();
@@ -203,6 +225,23 @@ fn start_dns(gateway: &Gateway) -> anyhow::Result<Forwarder> {
     Forwarder::start(listen.to_vec(), upstreams).context("the DNS forwarder")
 }
 
+/// The speed test on the inner addresses. The gateway can do without.
+fn start_speed_test(gateway: &Gateway) -> Option<cipherwall_speedtest::Server> {
+    let pool = *gateway.accounts.pool();
+    let port = gateway.config.speedtest?;
+    let listen = [
+        SocketAddr::new(pool.gateway_v4().into(), port),
+        SocketAddr::new(pool.gateway_v6().into(), port),
+    ];
+    let owner = move |address| match address {
+        IpAddr::V4(v4) => pool.mirror(v4).into(),
+        IpAddr::V6(_) => address,
+    };
+    cipherwall_speedtest::Server::start(&listen, owner)
+        .inspect_err(|error| tracing::warn!("the speed test is off: {error}"))
+        .ok()
+}
+
 /// Tells the data base now and then which sessions are in use, so that their tokens and inside
 /// addresses are kept.
 async fn extend_sessions(gateway: Arc<Gateway>) {
@@ -239,6 +278,7 @@ fn network(config: &Config, accounts: &Accounts, interface: &str) -> GatewayNetw
         uplink: config.uplink.clone(),
         allow_private: config.allow_private.clone(),
         listen_tcp: config.listen.iter().map(SocketAddr::port).collect(),
+        inside_tcp: config.speedtest.into_iter().collect(),
         ipv6_uplink: has_ipv6_uplink(),
     }
 }

@@ -6,6 +6,7 @@
 use std::{io, net::IpAddr, sync::Arc};
 
 use cipherwall_proto::record::Batch;
+use cipherwall_transport::tunnel::Taken;
 use cipherwall_tun::Device;
 
 use crate::{
@@ -13,10 +14,12 @@ use crate::{
     sessions::{Session, Sessions},
 };
 
-/// Bytes for one session after which they are sent, though more may be waiting.
-const BATCH_ENOUGH: usize = 128 * 1024;
+/// Bytes of the scratch batch after which others have their turn.
+const SCRATCH_ENOUGH: usize = 64 * 1024;
 /// Packets after which the sessions they went to are flushed, though more may be waiting.
-const BURST: usize = 64;
+const BURST: usize = 256;
+/// Bursts after which others have their turn.
+const BURSTS: usize = 8;
 
 /// Moves packets from the TUN device to the sessions.
 pub struct Router {
@@ -50,8 +53,12 @@ impl Router {
     pub async fn run(mut self) -> io::Result<()> {
         loop {
             self.tun.readable().await?;
+            let mut bursts = 0;
             while self.burst()? == Pause::Enough {
-                tokio::task::yield_now().await;
+                bursts += 1;
+                if bursts % BURSTS == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
@@ -60,16 +67,16 @@ impl Router {
     fn burst(&mut self) -> io::Result<Pause> {
         let home = self.home.take();
         let read = match &home {
-            Some(session) => session
-                .sender
-                .fill(|batch| batch.has_room().then(|| self.read(batch, Some(session)))),
+            Some(session) => {
+                session.sender.fill(|batch, enough| self.read(batch, enough, Some(session)))
+            }
             None => None,
         };
         let pause = match read {
             Some(pause) => pause?,
             None => {
                 let mut scratch = std::mem::take(&mut self.scratch);
-                let pause = self.read(&mut scratch, None);
+                let pause = self.read(&mut scratch, SCRATCH_ENOUGH, None);
                 scratch.clear();
                 self.scratch = scratch;
                 pause?
@@ -90,9 +97,14 @@ impl Router {
 
     /// Reads packets into `batch`, which belongs to `home`. Leaves in `self.home` the session
     /// that another packet was for.
-    fn read(&mut self, batch: &mut Batch, home: Option<&Arc<Session>>) -> io::Result<Pause> {
+    fn read(
+        &mut self,
+        batch: &mut Batch,
+        enough: usize,
+        home: Option<&Arc<Session>>,
+    ) -> io::Result<Pause> {
         for _ in 0..BURST {
-            if !batch.has_room() || batch.len() >= BATCH_ENOUGH {
+            if !batch.has_room() || batch.len() >= enough {
                 return Ok(Pause::Enough);
             }
             let read = match self.tun.try_read(&mut batch.packet_slices()) {
@@ -102,30 +114,36 @@ impl Router {
                 }
                 Err(error) => return Err(error),
             };
-            let Some(session) = self.find(batch, read) else {
+            let Some(destination) = destination_of(batch, read) else { continue };
+            // a home that can be filled is still connected: no need to look it up
+            if let Some(home) = home.filter(|home| home.owns(destination)) {
+                home.sent.add(read as u64);
+                self.counters.sent.add(read as u64);
+                batch.commit_packet(read);
+                continue;
+            }
+            let Some(session) = self.sessions.find(destination) else {
                 self.counters.no_session.add(1);
                 continue;
             };
             session.sent.add(read as u64);
             self.counters.sent.add(read as u64);
-            if home.is_some_and(|home| Arc::ptr_eq(home, &session)) {
-                batch.commit_packet(read);
-            } else {
-                if !session.sender.fill(|theirs| theirs.take_packet(batch, read)) {
-                    self.counters.congested.add(1);
-                }
-                self.touched.push(session.clone());
-                self.home = Some(session);
+            let taken = session.sender.take_packet(batch, read);
+            self.touched.push(session.clone());
+            self.home = Some(session);
+            if home.is_none() && taken == Taken::AtOnce {
+                // the next one need not be copied
+                return Ok(Pause::Enough);
             }
         }
         Ok(Pause::Enough)
     }
+}
 
-    /// Whom the packet is for that was just read into `batch`.
-    fn find(&self, batch: &Batch, read: usize) -> Option<Arc<Session>> {
-        let (head, length) = batch.packet_head(read);
-        self.sessions.find(destination(&head[..length])?)
-    }
+/// Whom the packet is for that was just read into `batch`.
+fn destination_of(batch: &Batch, read: usize) -> Option<IpAddr> {
+    let (head, length) = batch.packet_head(read);
+    destination(&head[..length])
 }
 
 /// The destination of a packet that comes from our own kernel.

@@ -3,7 +3,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use cipherwall_packet::{ip, offload::OffloadHeader};
@@ -22,6 +26,10 @@ use crate::{
     metrics::Counter,
     sessions::Session,
 };
+
+/// What is kept of the packets for a client whose connection was lost, and for how long.
+const KEPT_BYTES: usize = 128 * 1024;
+const KEPT_TIME: Duration = Duration::from_secs(150);
 
 /// How a session's connection came to its end.
 enum End {
@@ -47,6 +55,8 @@ pub async fn run(
     let session = Arc::new(Session {
         id: grant.session_id,
         user: grant.user,
+        device_id: grant.device_id,
+        generation: grant.generation,
         v4: grant.inner_v4,
         v6: grant.inner_v6,
         peer,
@@ -55,31 +65,50 @@ pub async fn run(
         sender: link.sender().clone(),
         received: Counter::default(),
         sent: Counter::default(),
+        rekeys: Counter::default(),
+        token_stored: AtomicBool::new(false),
         kick: Mutex::new(Some(kick)),
     });
     gateway.sessions.insert(&session);
     // from here on it can be found by who ends sessions; before that it may have been missed
-    match gateway.accounts.standing(&session.id, grant.device_id).await {
+    match gateway.accounts.standing(session.device_id, session.generation).await {
         Standing::Open => {}
         Standing::Superseded => session.kick(KickReason::Superseded),
         Standing::Revoked => session.kick(KickReason::Revoked),
     }
-    tracing::info!(user = session.user, %peer, address = %session.v4, %cipher, "connected");
+    let Grant { resumed, .. } = grant;
+    tracing::info!(user = session.user, %peer, address = %session.v4, %cipher, resumed, "connected");
     let end = serve(gateway, &session, &mut link, kicked).await;
-    gateway.sessions.remove(&session);
     let user = &session.user;
     match end {
         End::Closed => {
+            gateway.sessions.remove(&session);
             tracing::info!(user, %peer, "disconnected");
-            gateway.accounts.close_session(&session.id, unix_now()).await;
+            gateway.accounts.close_session(&session.id, session.generation, unix_now()).await;
         }
         End::Kicked(reason) => {
+            gateway.sessions.remove(&session);
             tracing::info!(user, %peer, ?reason, "session ended");
             link.finish(&Control::Kick { reason }).await;
         }
-        End::Silent => tracing::info!(user, %peer, "the client has fallen silent"),
-        End::Failed(error) => tracing::info!(user, %peer, %error, "connection lost"),
+        End::Silent => {
+            tracing::info!(user, %peer, "the client has fallen silent");
+            wait_for_next(gateway, &session, link).await;
+        }
+        End::Failed(error) => {
+            tracing::info!(user, %peer, %error, "connection lost");
+            wait_for_next(gateway, &session, link).await;
+        }
     }
+}
+
+/// Keeps the last packets for the client's next connection, so that what has stalled inside the
+/// tunnel goes on at once. `Sessions::insert` hands them over.
+async fn wait_for_next(gateway: &Gateway, session: &Arc<Session>, link: Link) {
+    session.sender.keep(KEPT_BYTES);
+    drop(link);
+    tokio::time::sleep(KEPT_TIME).await;
+    gateway.sessions.remove(session);
 }
 
 async fn serve(
@@ -91,20 +120,39 @@ async fn serve(
     let mut on_packet = |header: &OffloadHeader, packet: &[u8]| {
         pass_on(gateway, session, header, packet);
     };
+    // to learn the round trip
+    if let Err(error) = link.ping() {
+        return End::Failed(error);
+    }
     loop {
         let event = tokio::select! {
             event = link.run(&mut on_packet) => event,
             Ok(reason) = &mut kicked => return End::Kicked(reason),
         };
+        session.rekeys.add(u64::from(link.epoch()).saturating_sub(session.rekeys.value()));
+        gateway.counters.congested.add(link.take_dropped());
+        // one that always has something to send must not keep the others waiting
+        tokio::task::yield_now().await;
         match event {
             Ok(None | Some(Event::Suspect)) => {}
             Ok(Some(Event::Dead)) => return End::Silent,
             Ok(Some(Event::Peer(Control::Close))) => return End::Closed,
-            // only gateways kick
-            Ok(Some(Event::Peer(Control::Kick { .. }))) => {}
+            Ok(Some(Event::Peer(Control::TokenStored))) => token_stored(gateway, session),
+            // only gateways kick, and the tunnel sees to rekeys
+            Ok(Some(Event::Peer(Control::Kick { .. } | Control::RekeyPlease))) => {}
             Err(error) => return End::Failed(error),
         }
     }
+}
+
+/// Retires the tokens before this connection's, once; in a task of its own, so that the packets do
+/// not have to wait for the disk.
+fn token_stored(gateway: &Gateway, session: &Session) {
+    if session.token_stored.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let (accounts, id, generation) = (gateway.accounts.clone(), session.id, session.generation);
+    tokio::spawn(async move { accounts.token_stored(&id, generation).await });
 }
 
 /// Gives a client's packet to the kernel, if it may send it (docs/architecture.md).

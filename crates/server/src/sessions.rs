@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
 };
 
 use cipherwall_proto::{cipher::CipherId, frame::KickReason};
@@ -18,6 +18,10 @@ pub struct Session {
     pub id: [u8; 16],
     /// The user's name.
     pub user: String,
+    /// Whose session this is: the device's row number.
+    pub device_id: i64,
+    /// Which of the device's connections this is.
+    pub generation: i64,
     /// Its inside address.
     pub v4: Ipv4Addr,
     /// Its inside IPv6 address.
@@ -34,6 +38,10 @@ pub struct Session {
     pub received: Counter,
     /// Inner bytes to the client.
     pub sent: Counter,
+    /// How often this connection's keys were changed (A7).
+    pub rekeys: Counter,
+    /// Whether the client has said that it has stored its token.
+    pub token_stored: AtomicBool,
     /// Ends the session, once.
     pub kick: Mutex<Option<oneshot::Sender<KickReason>>>,
 }
@@ -57,7 +65,8 @@ impl Session {
     }
 }
 
-/// All connected sessions.
+/// All connected sessions, and those whose connection was lost a short while ago: packets for them
+/// are kept.
 #[derive(Default)]
 pub struct Sessions {
     by_address: RwLock<HashMap<IpAddr, Arc<Session>>>,
@@ -71,26 +80,45 @@ impl Sessions {
     }
 
     /// A session is connected. Whoever had its address is superseded: inside addresses belong to
-    /// devices, and a device has one session.
+    /// devices, and a device has one session. Two connections of a device that come at the same
+    /// moment may arrive here in any order: the one granted later stays.
     pub fn insert(&self, session: &Arc<Session>) {
         let mut sessions = self.by_address.write().unwrap_or_else(PoisonError::into_inner);
+        let is_later = |other: &Arc<Session>| {
+            other.device_id == session.device_id && other.generation > session.generation
+        };
+        if sessions.get(&IpAddr::V4(session.v4)).is_some_and(is_later) {
+            return session.kick(KickReason::Superseded);
+        }
         for address in [IpAddr::V4(session.v4), IpAddr::V6(session.v6)] {
             if let Some(old) = sessions.insert(address, session.clone()) {
                 old.kick(KickReason::Superseded);
+                // never to another device that was given the address
+                if old.device_id == session.device_id && !Arc::ptr_eq(&old, session) {
+                    // a connection that has failed already is noticed by its own task
+                    let _ = session.sender.adopt(old.sender.retire());
+                }
             }
         }
     }
 
-    /// A session is no longer connected.
+    /// A session is over.
     pub fn remove(&self, session: &Arc<Session>) {
         let mut sessions = self.by_address.write().unwrap_or_else(PoisonError::into_inner);
-        sessions.retain(|_, other| !Arc::ptr_eq(other, session));
+        for address in [IpAddr::V4(session.v4), IpAddr::V6(session.v6)] {
+            if sessions.get(&address).is_some_and(|here| Arc::ptr_eq(here, session)) {
+                sessions.remove(&address);
+            }
+        }
     }
 
-    /// Every session once.
+    /// Every connected session once.
     pub fn all(&self) -> Vec<Arc<Session>> {
         let sessions = self.by_address.read().unwrap_or_else(PoisonError::into_inner);
-        sessions.iter().filter(|(a, _)| a.is_ipv4()).map(|(_, session)| session.clone()).collect()
+        let connected = sessions
+            .iter()
+            .filter(|(address, session)| address.is_ipv4() && !session.sender.has_failed());
+        connected.map(|(_, session)| session.clone()).collect()
     }
 }
 
@@ -103,6 +131,7 @@ impl From<&Session> for LiveSession {
             since: session.since,
             rx_bytes: session.received.value(),
             tx_bytes: session.sent.value(),
+            rekeys: session.rekeys.value(),
         }
     }
 }

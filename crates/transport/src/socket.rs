@@ -1,17 +1,24 @@
 //! The one factory of sockets that face the outside (A11, A21).
 //!
 //! A client's sockets carry a mark, so that its own packets do not loop through its tunnel. All
-//! get the settings that keep TCP in TCP bearable: BBR where the kernel has it, no delay, and
-//! little unsent data in the kernel, where nothing can be dropped any more.
+//! get the settings that keep TCP in TCP bearable: BBR on long paths where the kernel has it, no
+//! delay, and little unsent data in the kernel, where nothing can be dropped any more.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Unsent bytes in the kernel above which a socket counts as full.
-const NOTSENT_LOWAT: u32 = 128 * 1024;
-/// Sent data that nobody acknowledges for so long ends a connection (RFC 5482).
+/// Unsent bytes in the kernel above which a socket counts as full, to begin with; later on the
+/// sender sets it by the path's rate.
+const NOTSENT_LOWAT: u32 = 16 * 1024;
+/// From this round trip on, BBR: on a shorter path losses cost little, while BBR's timers cost a
+/// third of the throughput (docs/benchmarks.md).
+const LONG_PATH: Duration = Duration::from_millis(5);
+/// Sent data that nobody acknowledges for so long ends a connection (RFC 5482). Longer than the
+/// tunnel's own 30 s of silence, which decide. Nothing else shortens a recovery here: what the
+/// kernel's growing pauses between retransmissions cost (`TCP_RTO_MAX_MS`, Linux 6.15), a second
+/// connection saves, and one that is not accepted is given up after 3 s, whatever `TCP_SYNCNT`.
 const USER_TIMEOUT: Duration = Duration::from_secs(40);
 const BACKLOG: u32 = 1_024;
 
@@ -94,9 +101,28 @@ fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    // not every kernel has BBR: its default then
-    if let Err(error) = socket.set_tcp_congestion(b"bbr") {
-        tracing::debug!(%error, "no BBR congestion control");
-    }
     Ok(())
+}
+
+/// What a path is to congestion control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathLength {
+    /// A local network.
+    Short,
+    /// Anything else.
+    Long,
+}
+
+/// Chooses the congestion control of a connection whose round trip has been learned (A21).
+pub(crate) fn suit_path(socket: &SockRef<'_>, round_trip: Duration) -> PathLength {
+    let (length, name) = if round_trip < LONG_PATH {
+        (PathLength::Short, "cubic")
+    } else {
+        (PathLength::Long, "bbr")
+    };
+    // not every kernel has both: its default then
+    if let Err(error) = socket.set_tcp_congestion(name.as_bytes()) {
+        tracing::debug!(%error, "no congestion control {name}");
+    }
+    length
 }

@@ -19,12 +19,14 @@ use cipherwall_proto::{
     knock::{Verdict, Watch},
     liveness::Keepalive,
     message::{Text, Welcome},
+    record::Batch,
+    rekey::{Limits, Policy, Side},
     tunnel::Event,
 };
 use cipherwall_transport::{
     socket::SocketFactory,
     tls::{Agreed, ClientConfig, ServerConfig, TlsStream, spki_pin},
-    tunnel::{Link, LinkError, Sender, Start},
+    tunnel::{Link, LinkError, Sender, Start, Taken},
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
@@ -88,7 +90,10 @@ async fn let_in(gateway: &Gateway, behind: &[u8]) -> Link {
         tcp.try_write(behind).unwrap();
     }
     let (sealer, opener) = (established.sealer, established.opener);
-    Link::new(Start { tcp, leftover, sealer, opener, keepalive: Keepalive::default() })
+    let (keepalive, side) = (Keepalive::default(), Side::Gateway(Policy::default()));
+    let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    link.begin(&leftover);
+    link
 }
 
 fn welcome() -> Welcome {
@@ -110,6 +115,10 @@ fn welcome() -> Welcome {
 
 /// The client's side, up to the tunnel.
 async fn log_in(gateway: &Gateway, ciphers: &[CipherId]) -> (Link, CipherId) {
+    log_in_with(gateway, ciphers, Limits::default()).await
+}
+
+async fn log_in_with(gateway: &Gateway, ciphers: &[CipherId], limits: Limits) -> (Link, CipherId) {
     let (mut tls, agreed) = tls_client(gateway.address, gateway.pin).await;
     let door = DoorKey([7; 32]);
     let mut opening = client::Opening::new(agreed.root, &door, agreed.alpn, "test", ciphers);
@@ -126,7 +135,9 @@ async fn log_in(gateway: &Gateway, ciphers: &[CipherId]) -> (Link, CipherId) {
     };
     let (tcp, leftover) = tls.into_parts();
     let (sealer, opener) = (established.sealer, established.opener);
-    let link = Link::new(Start { tcp, leftover, sealer, opener, keepalive: Keepalive::default() });
+    let (keepalive, side) = (Keepalive::default(), Side::Client(limits));
+    let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    link.begin(&leftover);
     (link, established.cipher)
 }
 
@@ -136,18 +147,29 @@ async fn connect(ciphers: &[CipherId]) -> (Link, Link, CipherId) {
     (client, server, cipher)
 }
 
-fn put(sender: &Sender, packet: &[u8]) {
-    let read = |batch: &mut cipherwall_proto::record::Batch| {
-        let bytes = [&[0u8; 10][..], packet].concat();
-        let mut rest = &bytes[..];
-        for slice in &mut batch.packet_slices() {
-            let (now, later) = rest.split_at(rest.len().min(slice.len()));
-            slice[..now.len()].copy_from_slice(now);
-            rest = later;
-        }
-        batch.commit_packet(bytes.len());
-    };
-    sender.fill(read);
+/// Puts a packet into the batch as a TUN device would, an offload header in front.
+fn read_packet(batch: &mut Batch, packet: &[u8]) -> usize {
+    let bytes = [&[0u8; 10][..], packet].concat();
+    let mut rest = &bytes[..];
+    for slice in &mut batch.packet_slices() {
+        let (now, later) = rest.split_at(rest.len().min(slice.len()));
+        slice[..now.len()].copy_from_slice(now);
+        rest = later;
+    }
+    bytes.len()
+}
+
+fn put(sender: &Sender, packet: &[u8]) -> Taken {
+    let direct = sender.fill(|batch, _| {
+        let read = read_packet(batch, packet);
+        batch.commit_packet(read);
+    });
+    if direct.is_some() {
+        return Taken::AtOnce;
+    }
+    let mut scratch = Batch::default();
+    let read = read_packet(&mut scratch, packet);
+    sender.take_packet(&scratch, read)
 }
 
 /// Runs a link until `count` packets have come.
@@ -175,12 +197,75 @@ async fn cross(sender: Arc<Sender>, to: &mut Link) {
     let sent: Vec<Vec<u8>> = (0..300).map(|n| vec![n as u8; 1 + n * 211 % 65_535]).collect();
     let feed = async {
         for pair in sent.chunks(2) {
-            pair.iter().for_each(|packet| put(&sender, packet));
+            for packet in pair {
+                put(&sender, packet);
+            }
             sender.drain().await.unwrap();
         }
     };
     let (_, received) = tokio::join!(feed, take(to, sent.len()));
     assert_eq!(received, sent);
+}
+
+/// A21 and A9: nothing is lost by a moment's congestion, and what a dead connection has not sent
+/// goes over the next one, the newest packets at least.
+#[tokio::test]
+async fn packets_queue_behind_a_full_socket_and_move_to_the_next_connection() {
+    let (client, server, _) = connect(&CipherId::auto(true)).await;
+    let packet = |n: u32| [&n.to_be_bytes()[..], &[7; 1_400]].concat();
+    let mut last = 0;
+    // nobody reads at the other end
+    while put(client.sender(), &packet(last)) == Taken::AtOnce {
+        client.sender().flush().unwrap();
+        last += 1;
+        assert!(last < 100_000, "the socket is never full");
+    }
+    for _ in 0..50 {
+        last += 1;
+        assert_eq!(put(client.sender(), &packet(last)), Taken::Queued);
+    }
+    let lost = client.sender().retire();
+    assert!(client.sender().has_failed() && client.sender().flush().is_err());
+    drop((client, server));
+
+    let (client, mut server, _) = connect(&CipherId::auto(true)).await;
+    last += 1;
+    client.sender().adopt(lost).unwrap();
+    put(client.sender(), &packet(last));
+    client.sender().flush().unwrap();
+    let mut received = Vec::new();
+    while received.last() != Some(&last) {
+        let number = |packet: Vec<u8>| u32::from_be_bytes(*packet.first_chunk().unwrap());
+        received.extend(take(&mut server, 1).await.into_iter().map(number));
+    }
+    let first = received[0];
+    assert!(first <= last - 51, "all that were queued, from {first} to {last}");
+    assert_eq!(received, (first..=last).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_client_that_asks_gets_new_keys() {
+    let gateway = gateway();
+    let limits = Limits { records: 100, ..Limits::default() };
+    let ciphers = CipherId::auto(true);
+    let ((mut client, _), mut server) =
+        tokio::join!(log_in_with(&gateway, &ciphers, limits), let_in(&gateway, &[]));
+    cross(client.sender().clone(), &mut server).await;
+    cross(server.sender().clone(), &mut client).await;
+    let keys_change = async {
+        let (mut to_client, mut to_server) =
+            (|_: &OffloadHeader, _: &[u8]| {}, |_: &OffloadHeader, _: &[u8]| {});
+        while client.epoch() == 0 {
+            tokio::select! {
+                ran = client.run(&mut to_client) => ran.unwrap(),
+                ran = server.run(&mut to_server) => ran.unwrap(),
+            };
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), keys_change).await.unwrap();
+    assert_eq!(server.epoch(), 1);
+    cross(client.sender().clone(), &mut server).await;
+    cross(server.sender().clone(), &mut client).await;
 }
 
 #[tokio::test]

@@ -9,28 +9,38 @@
 //!  192.168.2.2  NAT     100.64/10         no NAT            198.51.100.80, 2001:db8:80::80
 //! ```
 //!
+//! [`Lab::emulate`] puts delay, loss and a rate between the carrier and the internet;
+//! [`many_sessions`] lets a thousand clients log in.
+//!
 //! Everything is synchronous: a test is a story that is read from top to bottom. Every process is
 //! ended by its id, every namespace has a name of its own, and the host's network and `/etc` are
 //! never touched. What a killed test leaves behind is removed by the next [`Lab`].
 
 mod capture;
+mod emulator;
 mod host_state;
 mod lab;
+mod load;
 mod node;
+mod outage;
 mod process;
 mod programs;
 mod run_dir;
 mod services;
 mod soak;
+mod steady;
 mod tools;
 
 pub use capture::{Capture, Flow};
+pub use emulator::{Counters, Direction, Emulator, Link, Reorder};
 pub use host_state::HostState;
 pub use lab::{Lab, Options, address};
+pub use load::{Bulk, Load, ManySessions, many_sessions};
 pub use node::{Node, Ran};
 pub use process::Process;
 pub use programs::{ClientNode, GatewayNode, Invitation, Programs, Status};
 pub use run_dir::{remove_kept, remove_stale};
 pub use services::Sshd;
 pub use soak::{FIGURE, SOAK, SOAK_MIB, figure, full_or_short, soak_bytes};
+pub use steady::{Beat, Download};
 pub use tools::{Page, Ping, Stream, until};

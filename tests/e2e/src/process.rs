@@ -104,6 +104,14 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// SIGSTOP, then SIGCONT.
+    pub fn suspend(&mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.signal(Signal::STOP);
+        let done = meanwhile();
+        self.signal(Signal::CONT);
+        done
+    }
+
     /// SIGKILL: a crash. Returns when the process is gone.
     pub fn kill9(&mut self) {
         let _ = self.child.kill();

@@ -164,6 +164,8 @@ pub struct ClientNode {
     program: String,
     state_dir: PathBuf,
     process: Option<Process>,
+    /// The words of a command, like `env`, that `connect` is started by.
+    starter: Vec<String>,
 }
 
 /// What `status --json` prints, as far as tests look at it.
@@ -196,7 +198,8 @@ impl ClientNode {
     pub fn new(lab: &Lab, index: usize, programs: &Programs) -> Result<ClientNode> {
         let node = lab.clients.get(index).context("no such client")?.clone();
         let state_dir = node.dir().join("state");
-        Ok(ClientNode { node, program: programs.client_path.clone(), state_dir, process: None })
+        let program = programs.client_path.clone();
+        Ok(ClientNode { node, program, state_dir, process: None, starter: Vec::new() })
     }
 
     /// Invited as `user`, imported and connected.
@@ -235,11 +238,17 @@ impl ClientNode {
         self.start_connecting(options)?.wait_for_line("connected", PATIENCE)
     }
 
+    /// From now on `connect` is started by this command, such as `env NAME=VALUE`.
+    pub fn start_by(&mut self, words: &[&str]) {
+        self.starter = words.iter().map(|word| (*word).to_owned()).collect();
+    }
+
     /// `connect --foreground`, in the background.
     pub fn start_connecting(&mut self, options: &[&str]) -> Result<&mut Process> {
         self.process = None;
         let words = [&["connect", "--foreground"], options].concat();
-        let process = self.node.spawn("client", &self.words(&words))?;
+        let starter: Vec<&str> = self.starter.iter().map(String::as_str).collect();
+        let process = self.node.spawn("client", &[starter, self.words(&words)].concat())?;
         Ok(self.process.insert(process))
     }
 

@@ -101,6 +101,8 @@ pub struct Ping {
     pub received: usize,
     /// The middle one of the round trip times.
     pub median: Duration,
+    /// The round trip time that one in twenty exceeds.
+    pub percentile95: Duration,
 }
 
 impl Ping {
@@ -129,8 +131,11 @@ impl Ping {
             .filter_map(|number| number.parse().ok())
             .collect();
         times.sort_by(f64::total_cmp);
-        let median = times.get(times.len() / 2).copied().unwrap_or_default();
-        Ping { received: times.len(), median: Duration::from_secs_f64(median / 1000.0) }
+        let at = |index: usize| {
+            Duration::from_secs_f64(times.get(index).copied().unwrap_or_default() / 1000.0)
+        };
+        let received = times.len();
+        Ping { received, median: at(received / 2), percentile95: at(received * 95 / 100) }
     }
 }
 
@@ -151,6 +156,18 @@ impl Stream {
     /// Runs iperf3 in `node` against `server`; returns received bits per second and the share of
     /// datagrams lost (0 to 1; always 0 for TCP).
     pub fn run(self, node: &Node, server: IpAddr, seconds: u32) -> Result<(f64, f64)> {
+        self.run_with(node, server, seconds, &[])
+    }
+
+    /// As [`Stream::run`], with more options of `iperf3`. The rate is that of all streams together.
+    pub fn run_with(
+        self,
+        node: &Node,
+        server: IpAddr,
+        seconds: u32,
+        options: &[&str],
+    ) -> Result<(f64, f64)> {
+        let patience = Duration::from_secs(u64::from(seconds) + 60);
         let (server, seconds) = (server.to_string(), seconds.to_string());
         let mut words = vec!["iperf3", "--json", "--client", &server, "--time", &seconds];
         let rate = match self {
@@ -163,7 +180,8 @@ impl Stream {
         if matches!(self, Stream::Down | Stream::UdpDown(_)) {
             words.push("--reverse");
         }
-        let ran = node.run_with(&words, "", Duration::from_secs(60))?;
+        words.extend(options);
+        let ran = node.run_with(&words, "", patience)?;
         let report: Value =
             serde_json::from_str(&ran.stdout).with_context(|| format!("iperf3's report: {ran}"))?;
         ensure!(ran.status.success(), "iperf3: {}", report["error"]);

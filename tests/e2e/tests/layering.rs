@@ -6,17 +6,22 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+/// What both programs may use.
+const PROGRAM: [&str; 8] =
+    ["cli", "ipc", "netcfg", "packet", "proto", "speedtest", "transport", "tun"];
+
 /// Who may use which crates of ours directly (design: layout). Crates for development may use all.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("cipherwall-packet", &[]),
     ("cipherwall-netcfg", &[]),
     ("cipherwall-ipc", &[]),
     ("cipherwall-cli", &["ipc"]),
+    ("cipherwall-speedtest", &[]),
     ("cipherwall-proto", &["packet"]),
     ("cipherwall-tun", &["packet"]),
     ("cipherwall-transport", &["packet", "proto"]),
-    ("cipherwall-server", &["cli", "ipc", "netcfg", "packet", "proto", "transport", "tun"]),
-    ("cipherwall", &["cli", "ipc", "netcfg", "packet", "proto", "transport", "tun"]),
+    ("cipherwall-server", &PROGRAM),
+    ("cipherwall", &PROGRAM),
 ];
 
 /// Not in the tree of a pure crate: runtimes, sockets, TLS, data bases.

@@ -36,7 +36,11 @@ impl Live {
         let mut inner = self.inner();
         inner.status.state = state;
         match state {
-            State::Connected => inner.status.error = None,
+            State::Connected => {
+                inner.status.error = None;
+                inner.status.lost_at = None;
+                inner.status.next_try = None;
+            }
             State::Disconnected | State::Connecting | State::Disconnecting => {}
             State::Reconnecting => {
                 inner.earlier = (inner.status.rx_bytes, inner.status.tx_bytes);
@@ -62,8 +66,24 @@ impl Live {
         status.gateway = Some(gateway);
         status.inner_address = Some(welcome.v4.0.into());
         status.inner_address_v6 = Some(welcome.v6.0.into());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        status.since.get_or_insert(now.map_or(0, |now| now.as_secs()));
+        status.since.get_or_insert(unix_s(SystemTime::now()));
+    }
+
+    /// The connection was lost.
+    pub(crate) fn lost(&self, why: &str) {
+        let mut inner = self.inner();
+        inner.status.error = Some(why.to_owned());
+        inner.status.lost_at.get_or_insert(unix_s(SystemTime::now()));
+    }
+
+    /// A try to connect again has failed; the next is in `next`, unless tries follow one another all
+    /// the time. Of no interest while the connection still stands.
+    pub(crate) fn trouble(&self, error: &str, next: Option<Duration>) {
+        let mut inner = self.inner();
+        if inner.status.state == State::Reconnecting {
+            inner.status.error = Some(error.to_owned());
+            inner.status.next_try = next.map(|next| unix_s(SystemTime::now() + next));
+        }
     }
 
     /// Something went wrong that the user should know.
@@ -84,4 +104,8 @@ impl Live {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unix_s(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

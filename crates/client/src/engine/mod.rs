@@ -4,6 +4,8 @@
 mod front_end;
 mod live;
 mod pump;
+mod surroundings;
+mod wake;
 
 use anyhow::Context;
 use cipherwall_cli::Failure;
@@ -16,12 +18,13 @@ use tokio::{sync::mpsc, task::JoinSet};
 pub(crate) use front_end::Asked;
 pub(crate) use live::Live;
 pub(crate) use pump::Pump;
+pub(crate) use surroundings::{Change, Paths, Surroundings};
 
 use crate::{
     dial::Dialer,
     profile::{Profile, Profiles},
     settings::{CipherChoice, TransportChoice},
-    state::{Context as Shared, State},
+    state::{Context as Shared, State, User},
 };
 
 /// What `connect` was told.
@@ -64,18 +67,18 @@ pub(crate) async fn run(
     let accept = front_ends.spawn(front_end::serve(listener, live.clone(), disconnect));
 
     let mut shared = Shared {
-        dialer: Dialer::new(profile.clone(), MARK_DEFAULT, ciphers(cipher)),
+        dialer: Dialer::new(profile.clone(), profiles.clone(), MARK_DEFAULT, ciphers(cipher)),
         profile_name: profile.name,
         profiles,
         allow_lan,
         mtu,
         host,
         tun: None,
+        pump: None,
         addresses: Vec::new(),
         live,
-        disconnects,
-        waiting: Vec::new(),
-        stop: Box::pin(stop),
+        surroundings: Surroundings::watch(),
+        user: User { disconnects, waiting: Vec::new(), stop: Box::pin(stop) },
     };
     let mut state = State::Connecting;
     let ended = loop {
@@ -83,7 +86,7 @@ pub(crate) async fn run(
         state = match state {
             State::Connecting => shared.connecting().await,
             State::Connected(dialed) => shared.connected(*dialed).await,
-            State::Reconnecting(why) => shared.reconnecting(&why).await,
+            State::Reconnecting(why, redial) => shared.reconnecting(&why, redial).await,
             State::Disconnecting(link, why) => shared.disconnecting(link, why).await,
             State::Disconnected(ended) => break ended,
         };

@@ -1,44 +1,52 @@
-//! From the TUN device to the gateway. A full socket stops the reading, so that packets wait, and
-//! are dropped, where they can be: in front of the tunnel.
+//! From the TUN device to the gateway.
+//!
+//! The device is read at once, also while the socket is full or the connection is lost: packets
+//! wait in the sender's queue, which drops some in time, and hands the rest to the next connection.
 
 use std::{convert::Infallible, io, sync::Arc};
 
-use cipherwall_transport::tunnel::{SendError, Sender};
+use cipherwall_proto::{queue::Queue, record::Batch};
+use cipherwall_transport::tunnel::Sender;
 use cipherwall_tun::Device;
 use tokio::task::JoinHandle;
 
-/// Bytes that are sent at once, though more may be waiting.
-const BATCH_ENOUGH: usize = 128 * 1024;
+/// Packets that are queued at once, though more may be waiting.
+const BURST: usize = 64;
 
 /// The task that moves packets; dropping it stops it.
-pub(crate) struct Pump(Option<JoinHandle<PumpError>>);
-
-/// Why a pump has ended.
-#[derive(Debug, thiserror::Error)]
-enum PumpError {
-    /// The device is gone.
-    #[error(transparent)]
-    Device(io::Error),
-    /// The connection is; the link notices as well.
-    #[error(transparent)]
-    Connection(#[from] SendError),
+pub(crate) struct Pump {
+    /// Ends with the device.
+    task: Option<JoinHandle<io::Error>>,
+    sender: Arc<Sender>,
 }
 
 impl Pump {
     /// Moves packets from now on.
     pub(crate) fn start(tun: Arc<Device>, sender: Arc<Sender>) -> Self {
-        Self(Some(tokio::spawn(async move {
-            let Err(error) = run(&tun, &sender).await;
+        let moving = sender.clone();
+        let task = tokio::spawn(async move {
+            let Err(error) = run(&tun, &moving).await;
             error
-        })))
+        });
+        Self { task: Some(task), sender }
+    }
+
+    /// Whether this is what it sends over.
+    pub(crate) fn sends_over(&self, sender: &Arc<Sender>) -> bool {
+        Arc::ptr_eq(&self.sender, sender)
+    }
+
+    /// Stops, and gives what could not be sent, for the next connection.
+    pub(crate) fn retire(self) -> Queue {
+        self.sender.retire()
     }
 
     /// Waits until the TUN device is gone: for ever, usually. May be dropped and called again.
     pub(crate) async fn device_lost(&mut self) -> io::Error {
-        if let Some(task) = &mut self.0 {
+        if let Some(task) = &mut self.task {
             let ended = task.await;
-            self.0 = None;
-            if let Ok(PumpError::Device(error)) = ended {
+            self.task = None;
+            if let Ok(error) = ended {
                 return error;
             }
         }
@@ -48,34 +56,65 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
+        if let Some(task) = &self.task {
             task.abort();
         }
     }
 }
 
-async fn run(tun: &Device, sender: &Sender) -> Result<Infallible, PumpError> {
+async fn run(tun: &Device, sender: &Sender) -> io::Result<Infallible> {
+    let mut scratch = Box::<Batch>::default();
     loop {
-        tun.readable().await.map_err(PumpError::Device)?;
-        loop {
-            let empty = sender.fill(|batch| -> io::Result<bool> {
-                while batch.has_room() && batch.len() < BATCH_ENOUGH {
-                    match tun.try_read(&mut batch.packet_slices()) {
-                        Ok(read) => batch.commit_packet(read),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            return Ok(true);
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok(false)
-            });
-            let empty = empty.map_err(PumpError::Device)?;
-            sender.drain().await?;
-            if empty {
-                break;
-            }
+        tun.readable().await?;
+        while burst(tun, sender, &mut scratch)? == Pause::Enough {
             tokio::task::consume_budget().await;
         }
+    }
+}
+
+/// Why reading has paused.
+#[derive(PartialEq)]
+enum Pause {
+    /// The device has nothing more.
+    Empty,
+    /// Others must have their turn.
+    Enough,
+}
+
+/// Reads some packets and sends them.
+fn burst(tun: &Device, sender: &Sender, scratch: &mut Batch) -> io::Result<Pause> {
+    let read = sender.fill(|batch, enough| -> io::Result<Pause> {
+        while batch.has_room() && batch.len() < enough {
+            match read_packet(tun, batch)? {
+                Some(read) => batch.commit_packet(read),
+                None => return Ok(Pause::Empty),
+            }
+        }
+        Ok(Pause::Enough)
+    });
+    let pause = match read {
+        Some(pause) => pause?,
+        None => queue(tun, sender, scratch)?,
+    };
+    // a connection that fails is noticed by its link
+    let _ = sender.flush();
+    Ok(pause)
+}
+
+/// Reads some packets that have to wait.
+fn queue(tun: &Device, sender: &Sender, scratch: &mut Batch) -> io::Result<Pause> {
+    for _ in 0..BURST {
+        let Some(read) = read_packet(tun, scratch)? else { return Ok(Pause::Empty) };
+        sender.take_packet(scratch, read);
+    }
+    Ok(Pause::Enough)
+}
+
+/// Reads a packet into the batch, without making it a part of it; `None` if there is none.
+fn read_packet(tun: &Device, batch: &mut Batch) -> io::Result<Option<usize>> {
+    match tun.try_read(&mut batch.packet_slices()) {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -1,8 +1,6 @@
 //! Traffic flows.
 
-use std::{io, net::IpAddr, pin::Pin, sync::Arc};
-
-use anyhow::anyhow;
+use std::{io, net::IpAddr, sync::Arc};
 
 use cipherwall_cli::Failure;
 use cipherwall_ipc::daemon;
@@ -13,19 +11,21 @@ use cipherwall_proto::{
     message::Welcome,
     tunnel::Event,
 };
+use cipherwall_transport::tunnel::Sender;
 use cipherwall_tun::Device;
 use ipnet::IpNet;
 
-use super::{Addresses, Context, State};
+use super::{Context, Redial, State};
 use crate::{
-    dial::{DialError, Dialed, Dialer},
-    engine::{Pump, host_error, open_tun},
+    dial::Dialed,
+    engine::{Change, Pump, host_error, open_tun},
 };
 
 /// What ended the wait in this state.
 enum End {
     Stop,
-    Lost(String),
+    /// The connection is of no use any more; with the race for another one that is on.
+    Lost(String, Option<Box<Redial>>),
     Kicked(KickReason),
     /// The TUN device is gone.
     DeviceLost(io::Error),
@@ -36,6 +36,7 @@ enum End {
 impl Context<'_> {
     /// Sets the host up for this connection and serves it until it ends.
     pub(crate) async fn connected(&mut self, mut dialed: Dialed) -> State {
+        self.dialer.keep(&dialed);
         let tun = match self.set_up(&dialed.welcome).await {
             Ok(tun) => tun,
             Err(error) => return State::Disconnecting(Some(Box::new(dialed.link)), Err(error)),
@@ -45,15 +46,25 @@ impl Context<'_> {
         if first && let Err(error) = announce(&dialed) {
             return State::Disconnecting(Some(Box::new(dialed.link)), Err(error));
         }
-        let end = self.serve(&mut dialed, &tun).await;
+        let mut pump = self.start_pump(dialed.link.sender(), &tun);
+        let end = self.serve(&mut dialed, &tun, &mut pump).await;
+        // it goes on: what cannot be sent now is kept for the next connection
+        self.pump = Some(pump);
         match end {
             End::Stop => State::Disconnecting(Some(Box::new(dialed.link)), Ok(())),
-            End::Lost(why) => State::Reconnecting(why),
+            End::Lost(why, redial) => State::Reconnecting(why, redial),
             End::Kicked(KickReason::Stopping) => {
-                State::Reconnecting("the gateway is stopping".to_owned())
+                State::Reconnecting("the gateway is stopping".to_owned(), None)
             }
-            End::Kicked(reason @ (KickReason::Superseded | KickReason::Revoked)) => {
-                State::Disconnecting(None, Err(kicked(reason)))
+            // by a copy of this profile, or by a connection of our own that we have given up: if our
+            // token is still good, it was that
+            End::Kicked(KickReason::Superseded) => State::Reconnecting(
+                "another connection has taken over the session".to_owned(),
+                None,
+            ),
+            End::Kicked(KickReason::Revoked) => {
+                self.dialer.forget_session();
+                State::Disconnecting(None, Err(revoked()))
             }
             End::DeviceLost(error) => {
                 let link = Some(Box::new(dialed.link));
@@ -95,8 +106,19 @@ impl Context<'_> {
         Ok(tun)
     }
 
-    async fn serve(&mut self, dialed: &mut Dialed, tun: &Arc<Device>) -> End {
-        let mut pump = Pump::start(tun.clone(), dialed.link.sender().clone());
+    /// Sends over this connection, first of all what the last one could not.
+    pub(super) fn start_pump(&mut self, sender: &Arc<Sender>, tun: &Arc<Device>) -> Pump {
+        match self.pump.take() {
+            // since before the gateway has answered
+            Some(pump) if pump.sends_over(sender) => return pump,
+            // a connection that has failed already is noticed by its link
+            Some(lost) => drop(sender.adopt(lost.retire())),
+            None => {}
+        }
+        Pump::start(tun.clone(), sender.clone())
+    }
+
+    async fn serve(&mut self, dialed: &mut Dialed, tun: &Arc<Device>, pump: &mut Pump) -> End {
         let inner = (dialed.welcome.v4.0, dialed.welcome.v6.0);
         let mut on_packet = |header: &OffloadHeader, packet: &[u8]| {
             let ours = ip::addresses(packet).is_ok_and(|(_, destination)| match destination {
@@ -109,15 +131,29 @@ impl Context<'_> {
             }
         };
         if let Err(error) = dialed.link.ping() {
-            return End::Lost(error.to_string());
+            return End::Lost(error.to_string(), None);
         }
+        let gateway = dialed.address.ip();
+        let mut path = self.surroundings.paths([gateway]).await;
         let mut race = Race::default();
         loop {
             let event = tokio::select! {
                 event = dialed.link.run(&mut on_packet) => event,
                 replacement = race.won() => return End::Replaced(replacement),
+                change = self.surroundings.changed() => {
+                    let now = self.surroundings.paths([gateway]).await;
+                    let woke = matches!(change, Change::Woke(_));
+                    let suspicious = woke || now != path;
+                    path = now;
+                    if !suspicious {
+                        continue;
+                    }
+                    tracing::info!(?change, "the connection may be dead: trying another one as well");
+                    race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
+                    dialed.link.doubt().map(|()| None)
+                }
                 error = pump.device_lost() => return End::DeviceLost(error),
-                () = self.asked_to_stop() => return End::Stop,
+                () = self.user.asked_to_stop() => return End::Stop,
             };
             self.live.measured(dialed.link.traffic(), dialed.link.round_trip());
             if !dialed.link.is_suspect() {
@@ -127,43 +163,46 @@ impl Context<'_> {
                 Ok(None) => {}
                 Ok(Some(Event::Suspect)) => {
                     tracing::info!("no answer for a while: trying another connection as well");
-                    race.start(self.dialer.clone(), self.addresses.clone());
+                    race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
                 }
                 // the gateway's answer to our own second connection
                 Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
                     if race.was_run() =>
                 {
-                    return End::Lost("a second connection of ours was called off".to_owned());
+                    let why = "a second connection of ours is taking over";
+                    return End::Lost(why.to_owned(), race.redial);
                 }
-                Ok(Some(Event::Dead)) => return End::Lost("the gateway fell silent".to_owned()),
+                Ok(Some(Event::Dead)) => {
+                    return End::Lost("the gateway fell silent".to_owned(), race.redial);
+                }
                 Ok(Some(Event::Peer(Control::Kick { reason }))) => return End::Kicked(reason),
+                // only clients say so
+                Ok(Some(Event::Peer(Control::RekeyPlease | Control::TokenStored))) => {}
                 Ok(Some(Event::Peer(Control::Close))) => {
-                    return End::Lost("the gateway closed the session".to_owned());
+                    return End::Lost("the gateway closed the session".to_owned(), race.redial);
                 }
-                Err(error) => return End::Lost(error.to_string()),
+                Err(error) => return End::Lost(error.to_string(), race.redial),
             }
         }
     }
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<Dialed, DialError>> + Send>>;
-
 /// Another connection, tried beside one that may be dead (A8).
 #[derive(Default)]
 struct Race {
-    dial: Option<Dial>,
+    redial: Option<Box<Redial>>,
     was_run: bool,
 }
 
 impl Race {
-    fn start(&mut self, dialer: Dialer, addresses: Addresses) {
+    fn start(&mut self, redial: Redial) {
         self.was_run = true;
-        self.dial = Some(Box::pin(async move { dialer.dial(&addresses).await }));
+        self.redial = Some(Box::new(redial));
     }
 
     /// The old connection has come back to life.
     fn call_off(&mut self) {
-        self.dial = None;
+        self.redial = None;
     }
 
     /// Whether a second connection was ever tried: the gateway may know of it though we do not.
@@ -171,14 +210,14 @@ impl Race {
         self.was_run
     }
 
-    /// Waits for the other connection; for ever if there is none, or it fails.
+    /// Waits for the other connection; for ever if there is none, or the gateway wants none.
     async fn won(&mut self) -> Box<Dialed> {
-        if let Some(dial) = &mut self.dial {
-            match dial.await {
-                Ok(dialed) => return Box::new(dialed),
-                Err(error) => tracing::debug!(%error, "no other connection either"),
+        if let Some(redial) = &mut self.redial {
+            match redial.done().await {
+                Ok(dialed) => return dialed,
+                Err(error) => tracing::info!(%error, "no other connection either"),
             }
-            self.dial = None;
+            self.redial = None;
         }
         std::future::pending().await
     }
@@ -191,18 +230,9 @@ fn announce(dialed: &Dialed) -> anyhow::Result<()> {
     cipherwall_cli::print(format_args!("connected: {inner} through {address} (tls, {cipher})"))
 }
 
-fn kicked(reason: KickReason) -> anyhow::Error {
-    match reason {
-        KickReason::Superseded => anyhow!(
-            "another connection with this device's key has taken over; if it is not yours, the \
-             profile was copied: ask the gateway's owner for a new invitation"
-        ),
-        KickReason::Revoked => Failure::rejected(
-            "the gateway's owner has ended this session; ask them, then connect again",
-        )
-        .into(),
-        KickReason::Stopping => anyhow!("the gateway is stopping"),
-    }
+fn revoked() -> anyhow::Error {
+    Failure::rejected("the gateway's owner has ended this session; ask them, then connect again")
+        .into()
 }
 
 /// The TUN device refuses a packet: not worth more than a word to whoever looks for it.

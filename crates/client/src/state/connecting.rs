@@ -20,13 +20,13 @@ impl Context<'_> {
         tokio::select! {
             dialed = dial => match dialed {
                 Ok((addresses, dialed)) => {
-                    self.addresses = addresses;
+                    self.addresses = self.dialer.order_for_redial(addresses, dialed.address);
                     self.remember(&dialed);
                     State::Connected(Box::new(dialed))
                 }
                 Err(error) => State::Disconnecting(None, Err(coded(error))),
             },
-            () = self.asked_to_stop() => State::Disconnecting(None, Ok(())),
+            () = self.user.asked_to_stop() => State::Disconnecting(None, Ok(())),
         }
     }
 

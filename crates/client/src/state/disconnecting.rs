@@ -17,10 +17,15 @@ impl Context<'_> {
         if let Err(error) = &ended {
             self.live.failed(&format!("{error:#}"));
         }
+        let left = link.is_some() || ended.is_ok();
         if let Some(link) = link {
             link.finish(&Control::Close).await;
         }
+        if left {
+            self.dialer.forget_session();
+        }
         let undone = self.host.reset().await.map_err(host_error);
+        self.pump = None;
         self.tun = None;
         let ended = match (ended, undone) {
             (Err(error), undone) => {

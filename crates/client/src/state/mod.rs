@@ -13,6 +13,7 @@ mod connected;
 mod connecting;
 mod disconnecting;
 mod reconnecting;
+mod redial;
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -23,9 +24,11 @@ use cipherwall_transport::tunnel::Link;
 use cipherwall_tun::Device;
 use tokio::sync::mpsc;
 
+use redial::Redial;
+
 use crate::{
     dial::{Dialed, Dialer},
-    engine::{Asked, Live},
+    engine::{Asked, Live, Pump, Surroundings},
     profile::Profiles,
 };
 
@@ -38,8 +41,8 @@ pub(crate) enum State {
     Connecting,
     /// A connection is there.
     Connected(Box<Dialed>),
-    /// The connection was lost, for this reason.
-    Reconnecting(String),
+    /// The connection was lost, for this reason; with the tries that are under way already.
+    Reconnecting(String, Option<Box<Redial>>),
     /// Taking everything back; with an error if it was not the user who wanted it.
     Disconnecting(Option<Box<Link>>, anyhow::Result<()>),
     /// Over, and how.
@@ -52,7 +55,7 @@ impl State {
         match self {
             State::Connecting => daemon::State::Connecting,
             State::Connected(_) => daemon::State::Connected,
-            State::Reconnecting(_) => daemon::State::Reconnecting,
+            State::Reconnecting(..) => daemon::State::Reconnecting,
             State::Disconnecting(..) => daemon::State::Disconnecting,
             State::Disconnected(_) => daemon::State::Disconnected,
         }
@@ -75,11 +78,21 @@ pub(crate) struct Context<'a> {
     pub(crate) host: Host,
     /// The tunnel's device, from the first connection on.
     pub(crate) tun: Option<Arc<Device>>,
+    /// What moves packets from there to the gateway, or keeps them for its next connection.
+    pub(crate) pump: Option<Pump>,
     /// Where the gateway can be reached, as known before the tunnel was up: while it is down,
     /// names cannot be resolved.
     pub(crate) addresses: Addresses,
     /// What front ends are shown.
     pub(crate) live: Live,
+    /// What may cut the connection or bring it back.
+    pub(crate) surroundings: Surroundings,
+    /// Who may want to end it.
+    pub(crate) user: User<'a>,
+}
+
+/// Whoever may want to end the connection.
+pub(crate) struct User<'a> {
     /// Front ends that want to disconnect.
     pub(crate) disconnects: mpsc::Receiver<Asked>,
     /// Those that wait for the end of it.
@@ -91,9 +104,11 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Gives up what the process holds, and hands out who waits for that.
     pub(crate) fn release(self) -> Vec<Asked> {
-        self.waiting
+        self.user.waiting
     }
+}
 
+impl User<'_> {
     /// Waits until the user wants to end the connection. May be dropped and called again.
     async fn asked_to_stop(&mut self) {
         tokio::select! {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     dns::{resolved::Resolved, resolver_file::ResolverFile},
-    netlink::{GENERATE_NONE, Interface, Netlink, Rule},
+    netlink::{GENERATE_NONE, Interface, Netlink, Rule, TUN_QUEUE},
     nft::{foreign::ForeignRule, table::Table},
     sysctl::Sysctl,
 };
@@ -34,6 +34,7 @@ pub(super) struct Link {
     pub interface: String,
     pub mtu: u32,
     pub old_mtu: u32,
+    pub old_queue: u32,
     pub old_up: bool,
     pub old_address_generation: Option<u8>,
 }
@@ -99,7 +100,7 @@ impl Change {
                 if link.old_address_generation.is_some() {
                     netlink.set_address_generation(&interface, GENERATE_NONE).await?;
                 }
-                netlink.set_link(&interface, link.mtu, true).await
+                netlink.set_link(&interface, link.mtu, TUN_QUEUE, true).await
             }
             Change::Address(address) => {
                 let interface = existing(netlink, &address.interface).await?;
@@ -144,12 +145,13 @@ impl Link {
             return Ok(Undone::Nothing);
         };
         if now.mtu == self.old_mtu
+            && now.queue == self.old_queue
             && now.up == self.old_up
             && now.address_generation == self.old_address_generation
         {
             return Ok(Undone::Nothing);
         }
-        netlink.set_link(&now, self.old_mtu, self.old_up).await?;
+        netlink.set_link(&now, self.old_mtu, self.old_queue, self.old_up).await?;
         if let Some(mode) = self.old_address_generation {
             netlink.set_address_generation(&now, mode).await?;
         }

@@ -13,6 +13,7 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod watch;
 
 use std::{collections::HashSet, fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -24,6 +25,7 @@ use self::{
     plan::Plan,
 };
 pub use uplink::has_ipv6_uplink;
+pub use watch::{NetworkPath, NetworkWatch};
 
 use crate::{
     Error, Report, Role, Wanted,
@@ -78,6 +80,20 @@ impl Host {
     /// [`Error::NotPermitted`]; [`Error::Journal`]. Other things that cannot be undone are warnings
     /// of the report and stay in the journal, for the next try.
     pub async fn recover(&mut self) -> Result<Report, Error> {
+        self.recover_but(|_| false).await
+    }
+
+    /// As [`Host::recover`] before an [`Host::apply`] that follows at once: packet filter and NAT
+    /// stay until then. Without NAT, the kernel would answer packets of the clients' connections
+    /// with a reset.
+    ///
+    /// # Errors
+    /// As [`Host::recover`].
+    pub async fn recover_for_restart(&mut self) -> Result<Report, Error> {
+        self.recover_but(|change| matches!(change, Change::Table(_))).await
+    }
+
+    async fn recover_but(&mut self, stays: fn(&Change) -> bool) -> Result<Report, Error> {
         let mut report = Report::default();
         let Some(left) = self.left.take() else { return Ok(report) };
         if left.unreadable > 0 {
@@ -88,11 +104,14 @@ impl Host {
             ));
         }
         let mut changes = self.journal.changes().to_vec();
+        let mut kept = Vec::new();
         if left.elsewhere {
             changes.retain(Change::survives_reboot);
+        } else {
+            (kept, changes) = changes.into_iter().partition(stays);
         }
         let remaining = self.undo(&changes, &mut report).await;
-        self.journal.replace(remaining.changes)?;
+        self.journal.replace([kept, remaining.changes].concat())?;
         remaining.denied.map_or(Ok(report), Err)
     }
 

@@ -25,6 +25,11 @@ use crate::Error;
 /// The origin ("protocol") that our routes and rules carry, so that `ip rule` shows whose they are.
 const ORIGIN: RouteProtocol = RouteProtocol::Other(119);
 
+/// Packets that a TUN device holds until they are read. Four times the kernel's default: where many
+/// sessions are at work, a pause of the reader must not cost acknowledgements. It is read without
+/// pause, so that nothing stands in line there.
+pub(super) const TUN_QUEUE: u32 = 2_000;
+
 /// The connection to the kernel.
 #[derive(Debug, Clone)]
 pub(super) struct Netlink {
@@ -37,6 +42,8 @@ pub(super) struct Interface {
     pub name: String,
     pub index: u32,
     pub mtu: u32,
+    /// Packets that it holds.
+    pub queue: u32,
     pub up: bool,
     /// How the kernel makes up IPv6 addresses; `None` without IPv6.
     pub address_generation: Option<u8>,
@@ -127,9 +134,12 @@ impl Netlink {
         &self,
         interface: &Interface,
         mtu: u32,
+        queue: u32,
         up: bool,
     ) -> Result<(), Error> {
-        let link = LinkUnspec::new_with_index(interface.index).mtu(mtu);
+        let link = LinkUnspec::new_with_index(interface.index)
+            .mtu(mtu)
+            .append_extra_attribute(LinkAttribute::TxQueueLen(queue));
         let link = if up { link.up() } else { link.down() };
         self.handle.link().set(link.build()).execute().await.map_err(|error| {
             let state = if up { "up" } else { "down" };
@@ -238,6 +248,7 @@ fn interface(message: &LinkMessage) -> Interface {
         name: String::new(),
         index: message.header.index,
         mtu: 0,
+        queue: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         address_generation: None,
     };
@@ -246,6 +257,8 @@ fn interface(message: &LinkMessage) -> Interface {
             interface.name.clone_from(name);
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             interface.mtu = *mtu;
+        } else if let LinkAttribute::TxQueueLen(queue) = attribute {
+            interface.queue = *queue;
         } else if let LinkAttribute::AfSpecUnspec(families) = attribute {
             interface.address_generation = address_generation(families);
         }

@@ -2,7 +2,7 @@
 
 use super::{
     change::{Address, Change, Link, Route},
-    netlink::{GENERATE_NONE, Interface, Netlink, Rule},
+    netlink::{GENERATE_NONE, Interface, Netlink, Rule, TUN_QUEUE},
     nft::table::Table,
     sysctl::{self, Sysctl},
 };
@@ -53,11 +53,13 @@ impl Plan {
             interface: interface.name.clone(),
             mtu,
             old_mtu: interface.mtu,
+            old_queue: interface.queue,
             old_up: interface.up,
             old_address_generation: interface.address_generation,
         });
         let quiet = interface.address_generation.is_none_or(|mode| mode == GENERATE_NONE);
-        self.push(change, interface.up && interface.mtu == mtu && quiet);
+        let is_set = interface.mtu == mtu && interface.queue == TUN_QUEUE;
+        self.push(change, interface.up && is_set && quiet);
     }
 
     pub(super) async fn address(

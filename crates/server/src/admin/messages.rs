@@ -217,4 +217,6 @@ pub struct LiveSession {
     pub rx_bytes: u64,
     /// Inner bytes to the client.
     pub tx_bytes: u64,
+    /// How often this connection's keys were changed.
+    pub rekeys: u64,
 }

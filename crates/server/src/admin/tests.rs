@@ -43,6 +43,7 @@ fn live_session() -> LiveSession {
         since: 1000,
         rx_bytes: 5,
         tx_bytes: 6,
+        rekeys: 0,
     }
 }
 
@@ -180,6 +181,7 @@ fn the_longest_row_lets_a_full_message_fit() {
             since: u64::MAX,
             rx_bytes: u64::MAX,
             tx_bytes: u64::MAX,
+            rekeys: 0,
         }),
     };
     let part = AdminReply::Part(Box::new(AdminReply::Sessions(vec![row; ROWS_PER_MESSAGE])));

@@ -18,7 +18,7 @@ pub(super) enum Command {
     /// come back.
     List {
         /// A JSON array: id, user, device_id, device, inner_v4, inner_v6, opened (Unix seconds); of connected
-        /// clients also peer, transport, cipher, since (Unix seconds), rx_bytes, tx_bytes
+        /// clients also peer, transport, cipher, since (Unix seconds), rx_bytes, tx_bytes, rekeys
         #[arg(long)]
         json: bool,
     },

@@ -7,6 +7,7 @@ mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
@@ -18,6 +19,8 @@ pub use values::{HostPort, is_interface_name};
 
 /// The port of endpoint and listener where none is given (A1).
 pub const DEFAULT_PORT: u16 = 8443;
+/// Where clients look for the speed test if they are not told otherwise.
+const DEFAULT_SPEEDTEST_PORT: u16 = 8474;
 /// Largest packet inside the tunnel by default (A11), bytes.
 const DEFAULT_MTU: u16 = 1420;
 
@@ -45,6 +48,9 @@ pub struct Config {
     /// Name resolution for clients.
     #[serde(default)]
     pub dns: Dns,
+    /// Port of the speed test on the inside addresses (A28); none: it is off.
+    #[serde(default = "default_speedtest", deserialize_with = "values::port_or_off")]
+    pub speedtest: Option<u16>,
     /// Private networks that clients may reach through the gateway.
     #[serde(default)]
     pub allow_private: Vec<IpNet>,
@@ -54,6 +60,9 @@ pub struct Config {
     /// Signs of life.
     #[serde(default)]
     pub keepalive: Keepalive,
+    /// When connections get new keys.
+    #[serde(default)]
+    pub rekey: Rekey,
     /// Bounds on connections.
     #[serde(default)]
     pub limits: Limits,
@@ -91,6 +100,27 @@ pub struct Keepalive {
 impl Default for Keepalive {
     fn default() -> Keepalive {
         Keepalive { interval_s: 15, timeout_s: 30 }
+    }
+}
+
+/// When connections get new keys (A7): after this time or this much traffic in either direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rekey {
+    /// Time, ±10%.
+    #[serde(deserialize_with = "values::rekey_interval")]
+    pub interval: Duration,
+    /// Bytes on the wire, MiB.
+    #[serde(deserialize_with = "values::rekey_volume_mib")]
+    pub volume_mib: u32,
+    /// Records.
+    #[serde(deserialize_with = "values::rekey_records")]
+    pub records: u32,
+}
+
+impl Default for Rekey {
+    fn default() -> Rekey {
+        Rekey { interval: Duration::from_secs(4 * 3600), volume_mib: 64 << 10, records: 1 << 24 }
     }
 }
 
@@ -183,6 +213,11 @@ fn default_interface() -> String {
 
 fn default_mtu() -> u16 {
     DEFAULT_MTU
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the field's type")]
+fn default_speedtest() -> Option<u16> {
+    Some(DEFAULT_SPEEDTEST_PORT)
 }
 
 fn default_v4() -> Ipv4Net {

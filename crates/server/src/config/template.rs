@@ -41,6 +41,10 @@ mtu: 1420
 dns:
   upstreams: []
 
+# The port on which clients measure the tunnel's speed (`cipherwall speedtest`). Reachable from
+# inside only. Or: off
+speedtest: 8474
+
 # Private networks behind this gateway that clients may reach. Everything private is closed to them
 # otherwise. For example: [192.168.1.0/24]
 allow_private: []
@@ -53,6 +57,13 @@ sni: []
 keepalive:
   interval_s: 15
   timeout_s: 30
+
+# New keys for a connection after this time (within 10%), or after this much traffic in either
+# direction: in MiB on the wire, and in records of up to 16 KiB. Traffic goes on meanwhile.
+rekey:
+  interval: 4h
+  volume_mib: 65536
+  records: 16777216
 
 # Bounds on connections that have not logged in. IPv6 addresses count by /64.
 limits:

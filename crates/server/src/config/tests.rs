@@ -59,6 +59,15 @@ fn the_commented_examples_work() {
 }
 
 #[test]
+fn the_speed_test_has_a_port_or_is_off() {
+    let port = |line: &str| parse(&format!("{MINIMAL}{line}\n")).unwrap().speedtest;
+    assert_eq!(port(""), Some(cipherwall_speedtest::DEFAULT_PORT));
+    assert_eq!(port("speedtest: 9000"), Some(9000));
+    assert_eq!(port("speedtest: off"), None);
+    assert_eq!(port("speedtest: \"off\""), None);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_file_line_and_the_likely_one() {
     assert_eq!(
         complaint_about("endpont: x"),
@@ -82,9 +91,16 @@ fn each_wrong_value_is_named_with_line_key_and_remedy() {
         ("interface: a/b", "line 4: interface: \"a/b\" is no interface name"),
         ("uplink: way_too_long_a_name", "line 4: uplink: \"way_too_long_a_name\""),
         ("dns:\n  upstreams: [dns.example]", "line 5: dns.upstreams: \"dns.example\" is no"),
+        ("speedtest: on", "line 4: speedtest: \"on\" is no port from 1 to 65535"),
+        ("speedtest: 70000", "line 4: speedtest: \"70000\" is no port"),
+        ("speedtest: 0", "line 4: speedtest: \"0\" is no port"),
         ("allow_private: [192.168.1.300/24]", "line 4: allow_private: "),
         ("sni: [\"a b\"]", "line 4: sni: \"a b\" is no host name"),
         ("keepalive:\n  interval_s: 0", "line 5: keepalive.interval_s: 0 is out of range"),
+        ("rekey:\n  interval: 1ms", "line 5: rekey.interval: \"1ms\" is no time from 100ms to 24h"),
+        ("rekey:\n  interval: 4", "line 5: rekey.interval: \"4\" is no time"),
+        ("rekey:\n  volume_mib: 65537", "line 5: rekey.volume_mib: 65537 is out of range"),
+        ("rekey:\n  records: 999", "line 5: rekey.records: 999 is out of range"),
         ("limits:\n  handshake_s: -1", "line 5: limits.handshake_s: -1 is out of range"),
         ("log:\n  level: inof", "line 5: log.level: \"inof\" is not known; did you mean \"info\""),
         ("mtu: 1400\nmtu: 1300", "line 5: mtu: this key is given twice"),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
@@ -141,6 +142,33 @@ pub(super) fn interval_s<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Erro
 
 pub(super) fn timeout_s<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
     in_range(d, 2..=900, "seconds")
+}
+
+/// `None`: `off`.
+pub(super) fn port_or_off<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
+    let text = String::deserialize(d)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().ok().filter(|port| *port > 0).map(Some).ok_or_else(|| {
+        D::Error::custom(format!("{text:?} is no port from 1 to 65535; write a port, or off"))
+    })
+}
+
+pub(super) fn rekey_interval<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(d)?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+    humantime::parse_duration(&text).ok().filter(|interval| range.contains(interval)).ok_or_else(
+        || D::Error::custom(format!("{text:?} is no time from 100ms to 24h; write for example 4h")),
+    )
+}
+
+pub(super) fn rekey_volume_mib<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    in_range(d, 1..=64 << 10, "MiB")
+}
+
+pub(super) fn rekey_records<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    in_range(d, 1_000..=1 << 24, "records")
 }
 
 pub(super) fn handshake_s<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {

@@ -12,6 +12,7 @@ use cipherwall_proto::{
     frame::{Control, Frame},
     liveness::Keepalive,
     record::{self, Inflow, InflowError, Opener, Sealer},
+    rekey::{Randomness, RekeyError, Side},
     tunnel::{Event, Tunnel},
 };
 use socket2::SockRef;
@@ -19,11 +20,14 @@ use tokio::net::TcpStream;
 
 use super::{
     pool,
-    sender::{SendError, Sender},
+    sender::{Flushed, SendError, Sender},
 };
+use crate::socket::{self, PathLength};
 
 /// How long a link looks for unanswered traffic before it sleeps until told of some.
 const AWAKE: Duration = Duration::from_millis(500);
+/// How many round trips are looked at before a path is taken for long.
+const SAMPLES: u32 = 3;
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -31,15 +35,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Start {
     /// The TCP connection, after the switch.
-    pub tcp: TcpStream,
-    /// Bytes that came behind the last TLS record.
-    pub leftover: Vec<u8>,
+    pub tcp: Arc<TcpStream>,
     /// Seals what goes out.
     pub sealer: Sealer,
     /// Opens what comes in.
     pub opener: Opener,
     /// How patient this end is.
     pub keepalive: Keepalive,
+    /// Which end this is, and when it wants new keys.
+    pub side: Side,
 }
 
 /// One end of a tunnel. Its owner calls [`Link::run`] again and again.
@@ -52,6 +56,10 @@ pub struct Link {
     /// Bytes of packets received, and sent as far as the link has looked.
     received: u64,
     sent: u64,
+    /// Packets dropped since somebody asked.
+    dropped: u64,
+    /// Round trips from which the socket's settings were chosen.
+    samples: u32,
     /// Bytes are in `inflow` that no frame has been looked for in.
     unread: bool,
     active_until: Instant,
@@ -72,30 +80,48 @@ pub enum LinkError {
     /// What came was no tunnel record or frame.
     #[error(transparent)]
     Inflow(#[from] InflowError),
+    /// The keys could not be changed.
+    #[error(transparent)]
+    Rekey(#[from] RekeyError),
+    /// The operating system gave no random bytes for new keys.
+    #[error("no random bytes for new keys: {0}")]
+    Randomness(#[from] getrandom::Error),
 }
 
 impl Link {
     /// A tunnel on this connection, from now on.
     pub fn new(start: Start) -> Self {
-        let stream = Arc::new(start.tcp);
+        let stream = start.tcp;
         let now = Instant::now();
-        let inflow = (!start.leftover.is_empty()).then(|| {
-            // at most what one read took from the socket, far less than there is room for
-            let mut inflow = pool::take_inflow();
-            inflow.spare()[..start.leftover.len()].copy_from_slice(&start.leftover);
-            inflow.filled(start.leftover.len());
-            inflow
-        });
         Self {
             sender: Arc::new(Sender::new(stream.clone(), start.sealer)),
             stream,
             opener: start.opener,
-            unread: inflow.is_some(),
-            inflow,
-            tunnel: Tunnel::new(now, start.keepalive, random_u64()),
+            unread: false,
+            inflow: None,
+            tunnel: Tunnel::new(now, start.keepalive, start.side, random_u64()),
             received: 0,
             sent: 0,
+            dropped: 0,
+            samples: 0,
             active_until: now,
+        }
+    }
+
+    /// Changes how patient this end is: a client that resumes learns it only with the answer.
+    pub fn set_keepalive(&mut self, keepalive: Keepalive) {
+        self.tunnel.set_keepalive(Instant::now(), keepalive);
+    }
+
+    /// The gateway's, or the client's, last TLS record was read; behind it came these bytes. To be
+    /// told before [`Link::run`].
+    pub fn begin(&mut self, leftover: &[u8]) {
+        if !leftover.is_empty() {
+            // at most what one read took from the socket, far less than there is room for
+            let inflow = self.inflow.get_or_insert_with(pool::take_inflow);
+            inflow.spare()[..leftover.len()].copy_from_slice(leftover);
+            inflow.filled(leftover.len());
+            self.unread = true;
         }
     }
 
@@ -109,6 +135,11 @@ impl Link {
         (self.received, self.sent)
     }
 
+    /// Packets that were not sent since the path is too slow for them; since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// Whether [`Event::Suspect`] was the last that is known of the path.
     pub fn is_suspect(&self) -> bool {
         self.tunnel.is_suspect()
@@ -119,9 +150,21 @@ impl Link {
         self.tunnel.round_trip()
     }
 
+    /// How often the keys have been changed.
+    pub fn epoch(&self) -> u32 {
+        self.opener.usage().epoch
+    }
+
     /// Asks for an answer, to learn the round trip.
     pub fn ping(&mut self) -> Result<(), LinkError> {
         self.tunnel.ping(Instant::now());
+        self.send_frames()
+    }
+
+    /// There is a reason to believe that the path is dead: asks for an answer at once, and
+    /// [`Link::is_suspect`] until it comes.
+    pub fn doubt(&mut self) -> Result<(), LinkError> {
+        self.tunnel.doubt(Instant::now());
         self.send_frames()
     }
 
@@ -136,6 +179,10 @@ impl Link {
         tokio::task::consume_budget().await;
         if std::mem::take(&mut self.unread) {
             return self.read_frames(Instant::now(), on_packet);
+        }
+        if self.tunnel.poll_outgoing().is_some() {
+            // there was no room for it; now there may be
+            self.send_frames()?;
         }
         let due = self.due();
         let blocked = self.sender.is_blocked()?;
@@ -153,8 +200,9 @@ impl Link {
             () = self.sender.wake_link.notified() => Ok(None),
             () = tokio::time::sleep_until(due.into()) => {
                 self.note_sent();
-                let event = self.tunnel.handle_timeout(Instant::now());
+                let event = self.tunnel.handle_timeout(Instant::now())?;
                 self.send_frames()?;
+                self.sender.hold(self.tunnel.is_doubtful())?;
                 Ok(event)
             }
         }
@@ -164,8 +212,10 @@ impl Link {
     pub async fn finish(mut self, farewell: &Control) {
         self.tunnel.say(farewell);
         let goodbye = async {
-            self.send_frames().ok()?;
-            self.sender.drain().await.ok()?;
+            while self.tunnel.poll_outgoing().is_some() {
+                self.send_frames().ok()?;
+                self.sender.drain().await.ok()?;
+            }
             let mut random = [0; 19];
             getrandom::fill(&mut random).ok()?;
             let mut close = &record::close_bytes(random)[..];
@@ -223,8 +273,12 @@ impl Link {
                     self.received += packet.len() as u64;
                     on_packet(&header, packet);
                 }
-                Frame::Ping(_) | Frame::Pong(_) | Frame::Control(_) | Frame::Skipped => {
-                    event = self.tunnel.handle_frame(now, &frame);
+                Frame::Ping(_)
+                | Frame::Pong(_)
+                | Frame::Control(_)
+                | Frame::Rekey(_)
+                | Frame::Skipped => {
+                    event = self.tunnel.handle_frame(now, &frame, &mut self.opener)?;
                     if event.is_some() {
                         // what is behind it is looked at in the next round
                         self.unread = true;
@@ -235,6 +289,7 @@ impl Link {
         }
         if inflow.take_authentic() {
             self.tunnel.handle_received(now);
+            self.sender.hold(false)?;
         }
         self.release_inflow();
         self.send_frames()?;
@@ -248,19 +303,51 @@ impl Link {
         }
     }
 
-    /// Sends what the tunnel wants to say. Where there is no room since the socket is full, it is
-    /// left out: a ping or pong would come too late to mean anything.
+    /// Sends what the tunnel wants to say. What has no room since the socket is full waits, but not
+    /// pings and pongs.
     fn send_frames(&mut self) -> Result<(), LinkError> {
-        if let Some(frames) = self.tunnel.poll_frames() {
-            self.sender.push_frames(&frames);
-            self.sender.flush()?;
+        if self.tunnel.wants_randomness() {
+            let randomness = randomness()?;
+            self.tunnel.handle_randomness(Instant::now(), &randomness, &self.opener)?;
+        }
+        let mut frames = self.tunnel.poll_frames();
+        let mut blocked = false;
+        while (frames.is_some() || self.tunnel.poll_outgoing().is_some()) && !blocked {
+            if let Some(frames) = frames.take() {
+                self.sender.push_frames(&frames);
+            }
+            while let Some(outgoing) = self.tunnel.poll_outgoing()
+                && self.sender.push(outgoing)
+            {
+                self.tunnel.outgoing_taken();
+            }
+            blocked = self.sender.flush()? == Flushed::Blocked;
         }
         Ok(())
     }
 
+    /// Chooses the socket's settings by the path's round trip. One that seems long is measured
+    /// again: the other end may have been busy setting its host up.
+    fn suit_path(&mut self) {
+        if self.samples < SAMPLES
+            && let Some((shortest, samples)) = self.tunnel.shortest_round_trip()
+            && samples > self.samples
+        {
+            self.samples = samples;
+            if socket::suit_path(&SockRef::from(&*self.stream), shortest) == PathLength::Short {
+                self.samples = SAMPLES;
+            } else if samples < SAMPLES {
+                self.tunnel.ping(Instant::now());
+            }
+        }
+    }
+
     /// Tells the tunnel what its sender has sent.
     fn note_sent(&mut self) {
-        let sent = self.sender.take_sent();
+        self.suit_path();
+        let sent = self.sender.take_sent(self.tunnel.round_trip());
+        self.dropped += sent.dropped;
+        self.tunnel.handle_usage(&sent.usage, &self.opener.usage());
         self.sent += sent.bytes;
         if let Some(at) = sent.last {
             self.tunnel.handle_sent(at, false);
@@ -295,6 +382,14 @@ impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("stream", &self.stream).finish_non_exhaustive()
     }
+}
+
+/// Fresh bytes for one step of a rekey.
+fn randomness() -> Result<Randomness, getrandom::Error> {
+    let mut randomness = Randomness { secret: [0; 32], random: [0; 32] };
+    getrandom::fill(&mut randomness.secret)?;
+    getrandom::fill(&mut randomness.random)?;
+    Ok(randomness)
 }
 
 /// A seed for jitter, or a nonce where uniqueness is all that counts.

@@ -5,8 +5,9 @@
 //! connection only while it has something in them (`pool`).
 
 mod link;
+mod pace;
 mod pool;
 mod sender;
 
 pub use link::{Link, LinkError, Start};
-pub use sender::{Flushed, SendError, Sender};
+pub use sender::{Flushed, SendError, Sender, Taken};

@@ -264,6 +264,7 @@ mod tests {
             uplink: None,
             allow_private: Vec::new(),
             listen_tcp: vec![8443],
+            inside_tcp: Vec::new(),
             ipv6_uplink: false,
         }
     }

@@ -31,6 +31,7 @@ pub(in crate::linux) fn table(wanted: &GatewayNetwork) -> Table {
                 accept_answers(wanted),
                 accept_echo(wanted),
                 accept_dns(wanted),
+                accept_inside_services(wanted),
                 accept_allowed_private(wanted),
                 drop_to_private(wanted, "of the gateway"),
             ]
@@ -185,6 +186,18 @@ fn accept_dns(wanted: &GatewayNetwork) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// The gateway's other services on its inner address (A28).
+fn accept_inside_services(wanted: &GatewayNetwork) -> Vec<String> {
+    let interface = &wanted.interface;
+    let inner = sets(&hosts(&wanted.addresses));
+    let rule = |port| {
+        inner.iter().map(move |(family, set)| {
+            format!("iifname \"{interface}\" {family} daddr {set} tcp dport {port} accept")
+        })
+    };
+    wanted.inside_tcp.iter().flat_map(rule).collect()
 }
 
 /// Private networks that the configuration allows.

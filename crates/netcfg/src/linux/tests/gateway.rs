@@ -97,6 +97,7 @@ pub(super) fn wanted() -> GatewayNetwork {
         uplink: Some("up0".into()),
         allow_private: Vec::new(),
         listen_tcp: vec![8443],
+        inside_tcp: vec![8474],
         ipv6_uplink: true,
     }
 }
@@ -142,6 +143,8 @@ fn clients_reach_the_internet_and_nothing_private() {
             assert!(client_connects("203.0.113.1:22"), "ssh to the gateway's public address");
             let _inner = TcpListener::bind("10.66.0.1:8080").unwrap();
             assert!(!client_connects("10.66.0.1:8080"), "a service on the inner address");
+            let _inside = TcpListener::bind("10.66.0.1:8474").unwrap();
+            assert!(client_connects("10.66.0.1:8474"), "one that is for clients");
 
             assert!(client_is_kept_from("192.168.7.1"), "the gateway's private address");
             assert_eq!(counted("private network of the gateway"), 2);
@@ -277,6 +280,33 @@ fn a_table_of_another_owner_is_left_and_the_user_told() {
         drop(commands);
         owner.wait().unwrap();
     });
+}
+
+#[test]
+fn packet_filter_and_nat_stay_when_a_killed_gateway_is_started_again() {
+    run(
+        "linux::tests::gateway::packet_filter_and_nat_stay_when_a_killed_gateway_is_started_again",
+        || {
+            sh(UPLINK);
+            sh(LAB);
+            let before = snapshot();
+            // a new handle would be a new table
+            let table = || sh("nft -a list ruleset | grep 'table inet cipherwall-gw' || true");
+            block_on(async {
+                host().await.apply(&Wanted::Gateway(wanted())).await.unwrap();
+                let killed = table();
+                assert!(killed.contains("handle"), "{killed}");
+                let mut host = host().await;
+                host.recover_for_restart().await.unwrap();
+                assert_eq!(table(), killed, "while it starts");
+                host.apply(&Wanted::Gateway(wanted())).await.unwrap();
+                assert_eq!(table(), killed, "started again");
+                assert!(client_reaches("203.0.113.5"));
+                host.reset().await.unwrap();
+            });
+            assert_same(&before, &snapshot(), "after the second one was stopped");
+        },
+    );
 }
 
 #[test]

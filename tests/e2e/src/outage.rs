@@ -1,0 +1,127 @@
+//! What happens to the path between client and gateway in real life. Each returns the moment from
+//! which on the path works again, or another one does.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::lab::{Lab, address};
+use crate::node::host_command;
+
+/// The carrier loses everything in silence.
+const CUT: &str = "table inet cut {\n chain everything {\n type filter hook forward priority -10;\n \
+                   drop\n }\n }\n";
+
+/// The client's second link.
+const SECOND_LINK: &str = "eth1";
+
+impl Lab {
+    /// Nothing passes the carrier for a while, and nobody is told.
+    pub fn cut_path(&self, time: Duration) -> Result<Instant> {
+        self.carrier.nft(CUT)?;
+        sleep(time);
+        let back = Instant::now();
+        self.carrier.ok(&["nft", "delete", "table", "inet", "cut"])?;
+        Ok(back)
+    }
+
+    /// The first client's link goes down and comes up again, with its addresses and routes.
+    pub fn drop_link(&self, time: Duration) -> Result<Instant> {
+        let client = &self.clients[0];
+        client.ip(&["link", "set", "eth0", "down"])?;
+        sleep(time);
+        let back = Instant::now();
+        let (host_v6, router) = (address::client_v6(0), address::router(0));
+        let up = format!(
+            "ip link set eth0 up && ip route replace default via {router} && \
+             ip -6 address replace {host_v6}/64 dev eth0 nodad && \
+             ip -6 route replace default via 2001:db8:c:1::1"
+        );
+        client.ok(&["sh", "-c", &up])?;
+        Ok(back)
+    }
+
+    /// The carrier's NAT gives every flow another port from now on, as one does that was
+    /// restarted. The gateway's packets to the old ones are answered with a reset.
+    pub fn rebind_nat(&self) -> Result<Instant> {
+        self.randomise_nat()?;
+        let back = Instant::now();
+        self.flush_nat()?;
+        Ok(back)
+    }
+
+    /// The flows to the gateway that there are now are dropped in silence for ever; others pass.
+    pub fn swallow_flows(&self) -> Result<Instant> {
+        let gateway = address::GATEWAY.to_string();
+        let known = self.carrier.ok(&["conntrack", "-L", "--orig-dst", &gateway])?;
+        let mut ports: Vec<&str> = known
+            .lines()
+            .filter_map(|flow| flow.rsplit_once("dport=")?.1.split(' ').next())
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ensure!(!ports.is_empty(), "the carrier knows of no flow to the gateway: {known}");
+        let ports = ports.join(", ");
+        let rules = format!(
+            "table inet swallow\ndelete table inet swallow\ntable inet swallow {{\n \
+             chain flows {{\n type filter hook forward priority -10;\n \
+             meta l4proto {{ tcp, udp }} th sport {{ {ports} }} drop\n \
+             meta l4proto {{ tcp, udp }} th dport {{ {ports} }} drop\n }}\n }}\n"
+        );
+        let back = Instant::now();
+        self.internet.nft(&rules)?;
+        Ok(back)
+    }
+
+    /// The first client goes from its link, with another address, to another one, and the next
+    /// time back again.
+    pub fn change_link(&self) -> Result<Instant> {
+        let client = &self.clients[0];
+        let links = client.ip(&["-brief", "link"])?;
+        if !links.contains(SECOND_LINK) {
+            let (here, there) = (client.namespace(), self.routers[0].namespace());
+            let cable = ["ip", "link", "add", SECOND_LINK, "netns", here, "type", "veth", "peer"];
+            host_command(&[&cable[..], &["name", "second", "netns", there]].concat())?;
+            self.routers[0].ok(&[
+                "sh",
+                "-c",
+                "ip address add 192.168.77.1/24 dev second && ip link set second up",
+            ])?;
+            client.ip(&["link", "set", SECOND_LINK, "up"])?;
+        }
+        let second = client.ip(&["-brief", "-4", "address", "show", "dev", SECOND_LINK])?;
+        let (from, to) =
+            if second.is_empty() { ("eth0", SECOND_LINK) } else { (SECOND_LINK, "eth0") };
+        let (host, router) = if second.is_empty() {
+            ("192.168.77.2".to_owned(), "192.168.77.1".to_owned())
+        } else {
+            (address::client(0).to_string(), address::router(0).to_string())
+        };
+        // the links themselves stay up: how long the far end takes to notice is not the client's
+        let change = format!(
+            "ip address replace {host}/24 dev {to} && \
+             ip route replace default via {router} dev {to} && ip -4 address flush dev {from}"
+        );
+        let back = Instant::now();
+        client.ok(&["sh", "-c", &change])?;
+        Ok(back)
+    }
+
+    /// All NATs forget all flows.
+    pub fn flush_nat(&self) -> Result<()> {
+        for node in self.routers.iter().chain([&self.carrier]) {
+            node.ok(&["conntrack", "-F"])?;
+        }
+        Ok(())
+    }
+
+    /// The carrier's NAT chooses ports by chance, so that a flow does not get the same one twice.
+    pub fn randomise_nat(&self) -> Result<()> {
+        self.carrier.nft(
+            "table ip lab\ndelete table ip lab\ntable ip lab {\n chain post {\n \
+             type nat hook postrouting priority srcnat;\n oifname \"wan\" masquerade fully-random\n \
+             }\n }\n",
+        )
+    }
+}
