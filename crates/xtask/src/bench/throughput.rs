@@ -1,5 +1,6 @@
 //! A path without delay and loss, as fast as the machine can: what a VPN costs.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -46,7 +47,8 @@ const MEMORY: [Column; 4] = [
 pub(crate) const KIND: Kind = Kind {
     title: "Throughput and its price",
     introduction: "\
-No delay and no loss but those of the machine. One TCP stream of iperf3 in each direction, with 50
+No delay and no loss but those of the machine, and the congestion control that it has by default, but
+for CipherWall's own connections, which choose. One TCP stream of iperf3 in each direction, with 50
 pings a second beside it, then four streams. Processor time is that of both VPN programs together,
 and that of the whole machine (iperf3, NAT and the network included). *Connect* is from the start of
 the client's program to the first ping answered through the tunnel, one ping every 2 ms; the second
@@ -88,8 +90,16 @@ fn measure(bench: &Bench, section: &mut Section) -> Result<()> {
         paths.push(Path::new(&Path::cipherwall(cipher), Via::CipherWall(Some(cipher))));
     }
     paths.extend(bench.peers.iter().map(|peer| Path::new(peer.title(), Via::Peer(*peer))));
+    let default = congestion_control()?;
+    paths.iter_mut().for_each(|path| (path.inside, path.outside) = (default, default));
     bench.rounds_at_sites(section, &paths, |path, site| measure_path(bench, path, site));
     Ok(())
+}
+
+/// The congestion control that this machine's programs get if they do not choose.
+fn congestion_control() -> Result<&'static str> {
+    let name = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
+    Ok(name.trim().to_owned().leak())
 }
 
 fn measure_path(bench: &Bench, path: &Path, site: &mut Site) -> Result<Figures> {
