@@ -1,6 +1,6 @@
 //! Traffic flows.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use cipherwall_cli::Failure;
 use cipherwall_ipc::daemon;
@@ -20,6 +20,9 @@ use crate::{
     dial::Dialed,
     engine::{Change, Pump, host_error, open_tun},
 };
+
+/// How long a connection that was replaced may bring what it has.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// What ended the wait in this state.
 enum End {
@@ -71,10 +74,11 @@ impl Context<'_> {
                 let why = "the tunnel's network device is gone; did another program remove it?";
                 State::Disconnecting(link, Err(anyhow::Error::from(error).context(why)))
             }
-            End::Replaced(dialed) => {
+            End::Replaced(next) => {
+                drain(dialed, &tun);
                 // so that the counters go on
                 self.live.enter(daemon::State::Reconnecting);
-                State::Connected(dialed)
+                State::Connected(next)
             }
         }
     }
@@ -119,17 +123,7 @@ impl Context<'_> {
     }
 
     async fn serve(&mut self, dialed: &mut Dialed, tun: &Arc<Device>, pump: &mut Pump) -> End {
-        let inner = (dialed.welcome.v4.0, dialed.welcome.v6.0);
-        let mut on_packet = |header: &OffloadHeader, packet: &[u8]| {
-            let ours = ip::addresses(packet).is_ok_and(|(_, destination)| match destination {
-                IpAddr::V4(address) => address == inner.0,
-                IpAddr::V6(address) => address == inner.1,
-            });
-            // a gateway has no business with other addresses of this host or behind it
-            if ours && let Err(error) = tun.write(header, packet) {
-                log_write(&error);
-            }
-        };
+        let mut on_packet = deliver(&dialed.welcome, tun);
         if let Err(error) = dialed.link.ping() {
             return End::Lost(error.to_string(), None);
         }
@@ -185,6 +179,37 @@ impl Context<'_> {
             }
         }
     }
+}
+
+/// Gives packets from the gateway to the kernel, for as long as others have use for the device.
+fn deliver(welcome: &Welcome, tun: &Arc<Device>) -> impl FnMut(&OffloadHeader, &[u8]) + use<> {
+    let tun = Arc::downgrade(tun);
+    let inner = (welcome.v4.0, welcome.v6.0);
+    move |header, packet| {
+        let ours = ip::addresses(packet).is_ok_and(|(_, destination)| match destination {
+            IpAddr::V4(address) => address == inner.0,
+            IpAddr::V6(address) => address == inner.1,
+        });
+        // a gateway has no business with other addresses of this host or behind it
+        if ours
+            && let Some(tun) = tun.upgrade()
+            && let Err(error) = tun.write(header, packet)
+        {
+            log_write(&error);
+        }
+    }
+}
+
+/// Takes what is still on its way over a connection that has been replaced: the path may have come
+/// back for both at the same time.
+fn drain(replaced: Dialed, tun: &Arc<Device>) {
+    let mut on_packet = deliver(&replaced.welcome, tun);
+    tokio::spawn(async move {
+        let drained = replaced.link.drain(&mut on_packet);
+        if let Ok(Err(error)) = tokio::time::timeout(DRAIN_TIME, drained).await {
+            tracing::debug!(%error, "the rest of a replaced connection");
+        }
+    });
 }
 
 /// Another connection, tried beside one that may be dead (A8).

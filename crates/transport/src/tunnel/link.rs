@@ -233,6 +233,39 @@ impl Link {
         let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Write);
     }
 
+    /// Takes the packets that still come over a connection that another one has replaced, until the
+    /// other end has closed it. The caller sets a time limit.
+    ///
+    /// # Errors
+    /// What comes is of no use any more.
+    pub async fn drain(
+        mut self,
+        on_packet: &mut impl FnMut(&OffloadHeader, &[u8]),
+    ) -> Result<(), LinkError> {
+        loop {
+            let inflow = self.inflow.get_or_insert_with(pool::take_inflow);
+            while let Some(frame) = inflow.next_frame(&mut self.opener)? {
+                match frame {
+                    Frame::Packet(packet) => on_packet(&OffloadHeader::NONE, packet),
+                    Frame::Offload(header, packet) => on_packet(&header, packet),
+                    Frame::Control(Control::Kick { .. } | Control::Close) => return Ok(()),
+                    Frame::Ping(_)
+                    | Frame::Pong(_)
+                    | Frame::Control(Control::TokenStored | Control::RekeyPlease)
+                    | Frame::Rekey(_)
+                    | Frame::Skipped => {}
+                }
+            }
+            self.stream.readable().await.map_err(LinkError::Receive)?;
+            match self.stream.try_read(inflow.spare()) {
+                Ok(0) => return Ok(()),
+                Ok(count) => inflow.filled(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(LinkError::Receive(error)),
+            }
+        }
+    }
+
     fn receive(
         &mut self,
         on_packet: &mut impl FnMut(&OffloadHeader, &[u8]),

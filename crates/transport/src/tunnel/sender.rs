@@ -151,11 +151,12 @@ impl Sender {
         }
     }
 
-    /// The packets that this connection has not sent, for the one that takes its place. Nothing
-    /// can be sent any more.
+    /// The packets that this connection has not sent, for the one that takes its place. Over this
+    /// one there is only a farewell to come.
     pub fn retire(&self) -> Queue {
         let mut state = self.state();
-        state.fail();
+        state.holds = true;
+        state.take_back();
         std::mem::take(&mut state.queue)
     }
 
@@ -354,6 +355,11 @@ impl State {
     /// Nothing can be sent any more; what was to be sent next may be sent by another connection.
     fn fail(&mut self) {
         self.failed = true;
+        self.take_back();
+    }
+
+    /// Puts packets that are not sealed yet back into the queue.
+    fn take_back(&mut self) {
         self.queue.set_bytes_max(queue::BYTES_MAX);
         if let Some(batch) = self.filling.take() {
             let mut unsent = Queue::default();
