@@ -112,6 +112,9 @@ def compute(given):
     for purpose in ("login", "enrol", "resume"):
         signed = b"cipherwall 1 " + purpose.encode() + b"\0" + v["proof"]
         v[f"{purpose}_signature"] = device.sign(signed)
+    token_hash = sha256(v["token"])
+    tag = hmac256(door, b"cipherwall 1 hint\0" + token_hash)[:16]
+    v["hint"] = b"\x02" + v["door_key_id"] + token_hash + tag
     knock_token = b"\x01" + v["door_key_id"] + v["knock"]
     v["opener_http1"] = b"IRVP /" + base64.urlsafe_b64encode(knock_token)
     h2_frame = lambda kind, payload: struct.pack(">I", len(payload))[1:] + bytes([kind, 0, 0, 0, 0, 0]) + payload

@@ -21,6 +21,7 @@ use cipherwall_proto::{
     client::{Answer, Credential, Established, Opening, OpeningError},
     device::DeviceKey,
     frame::Control,
+    hint::HINT_LEN,
     invitation::Endpoint,
     keys::DoorKey,
     liveness::Keepalive,
@@ -198,6 +199,8 @@ pub(crate) struct Dialer {
     early: Arc<watch::Sender<Option<Arc<Sender>>>>,
     /// By the pins that they accept, with tickets of the gateway that holds one of them.
     tls: Arc<Mutex<HashMap<[Pin; 2], ClientConfig>>>,
+    /// Whether the gateway is told beforehand which session is to go on (A9).
+    early_data: bool,
     patience: Patience,
     report: Option<Report>,
 }
@@ -220,9 +223,15 @@ impl Dialer {
             keeper,
             early: Arc::default(),
             tls: Arc::default(),
+            early_data: false,
             patience,
             report,
         }
+    }
+
+    /// Whether to tell the gateway beforehand which session is to go on (A9).
+    pub(crate) fn with_early_data(self, early_data: bool) -> Self {
+        Self { early_data, ..self }
     }
 
     /// One that does not give up while nobody answers; what goes wrong meanwhile is reported.
@@ -244,6 +253,7 @@ impl Dialer {
             keeper: None,
             early: Arc::default(),
             tls: Arc::default(),
+            early_data: false,
             patience: Patience::Once,
             report: None,
         }
@@ -322,7 +332,7 @@ impl Dialer {
         addresses: &[(Endpoint, SocketAddr)],
         credential: &Credential<'_>,
     ) -> Result<Dialed, DialError> {
-        let connected = self.connect(addresses).await?;
+        let connected = self.connect(addresses, None).await?;
         let (address, pins) = (connected.address, connected.pins);
         let device = DeviceKey::from_seed(&self.profile.device_seed);
         let (stream, answer) =
@@ -334,13 +344,17 @@ impl Dialer {
         }
     }
 
-    /// TCP to the first address that accepts, then TLS.
-    async fn connect(&self, addresses: &[(Endpoint, SocketAddr)]) -> Result<Connected, DialError> {
+    /// TCP to the first address that accepts, then TLS, with `hint` as early data.
+    async fn connect(
+        &self,
+        addresses: &[(Endpoint, SocketAddr)],
+        hint: Option<[u8; HINT_LEN]>,
+    ) -> Result<Connected, DialError> {
         let reach =
             Reach { factory: self.factory, patience: self.patience, report: self.report.as_ref() };
         let connect = |(endpoint, address): (Endpoint, SocketAddr), tcp| -> Handshake<Connected> {
             let dialer = self.clone();
-            Box::pin(async move { dialer.handshake(&endpoint, address, tcp).await })
+            Box::pin(async move { dialer.handshake(&endpoint, address, tcp, hint).await })
         };
         reach.connect(addresses, connect).await
     }
@@ -350,9 +364,16 @@ impl Dialer {
         endpoint: &Endpoint,
         address: SocketAddr,
         tcp: TcpStream,
+        hint: Option<[u8; HINT_LEN]>,
     ) -> Result<Connected, DialError> {
         let name = hello_name(&self.profile.sni, now_s()).unwrap_or(&endpoint.host);
-        let handshake = async { self.tls(endpoint.pins)?.handshake(tcp, name).await };
+        let handshake = async {
+            let tls = self.tls(endpoint.pins)?;
+            match hint {
+                Some(hint) => tls.handshake_with_early_data(tcp, name, &hint).await,
+                None => tls.handshake(tcp, name).await,
+            }
+        };
         match timeout(OPENING_TIME, handshake).await {
             Ok(Ok((stream, agreed))) => {
                 Ok(Connected { stream, agreed, address, pins: endpoint.pins })
@@ -488,7 +509,7 @@ pub(crate) async fn enrol(profile: &Profile) -> Result<SocketAddr, DialError> {
 /// Asks for the salt of a user whom the profile is not for.
 pub(crate) async fn salt(profile: &Profile, user: &str) -> Result<[u8; 16], DialError> {
     let dialer = Dialer::unmarked(profile);
-    let connected = dialer.connect(&dialer.resolve().await?).await?;
+    let connected = dialer.connect(&dialer.resolve().await?, None).await?;
     let address = connected.address;
     match dialer.ask(connected, |opening| opening.request_salt(user)).await?.1 {
         Answer::Salt(salt) => Ok(salt),

@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) transport: TransportChoice,
     /// The tunnel's MTU in bytes, instead of what the gateway says.
     pub(crate) mtu: Option<u16>,
+    /// Whether a hint of the session is sent as TLS early data, to gateways that take it.
+    pub(crate) early_data: bool,
 }
 
 /// A cipher, or the best one for both ends.
@@ -66,6 +68,7 @@ impl Default for Settings {
             cipher: CipherChoice::Auto,
             transport: TransportChoice::Auto,
             mtu: None,
+            early_data: false,
         }
     }
 }
@@ -122,7 +125,7 @@ mod tests {
     fn a_missing_file_and_missing_keys_are_defaults() {
         let defaults = Settings::load(Path::new("/nowhere/client.json")).expect("defaults");
         assert_eq!(defaults, Settings::default());
-        assert!(defaults.allow_lan);
+        assert!(defaults.allow_lan && !defaults.early_data);
         assert_eq!(load("{}").expect("defaults"), defaults);
     }
 
@@ -136,6 +139,7 @@ mod tests {
             cipher: CipherChoice::ChaCha20Poly1305,
             transport: TransportChoice::Tls,
             mtu: Some(1400),
+            early_data: true,
         };
         settings.save(&path).expect("saved");
         assert_eq!(Settings::load(&path).expect("loaded"), settings);

@@ -6,7 +6,8 @@
 //!
 //! 1. [`invitation`], [`credential`], [`device`]: what the two ends know of each other beforehand.
 //! 2. [`keys`]: every key, derived from the TLS exporter.
-//! 3. [`knock`]: the first bytes inside TLS, which tell a client from a visitor of the web site.
+//! 3. [`knock`]: the first bytes inside TLS, which tell a client from a visitor of the web site;
+//!    [`hint`]: what may come even before, as early data.
 //! 4. [`message`] with [`client`] and [`gateway`]: log-in, enrolment and the answer.
 //! 5. [`record`], [`frame`]: the tunnel on the same connection.
 //! 6. [`tunnel`], [`rekey`], [`liveness`], [`backoff`]: new keys, keeping it alive, coming back.
@@ -18,6 +19,7 @@ pub mod credential;
 pub mod device;
 pub mod frame;
 pub mod gateway;
+pub mod hint;
 pub mod invitation;
 mod jitter;
 pub mod keys;

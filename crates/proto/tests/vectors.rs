@@ -17,6 +17,7 @@ use cipherwall_proto::{
     device::{DeviceKey, Purpose},
     frame::{self, Control, Frame, KickReason},
     gateway::{self, Demand},
+    hint,
     invitation::{Endpoint, Invitation, Transport},
     keys::{Chain, Direction, DoorKey, Root},
     knock::{self, Alpn, Verdict, Watch},
@@ -97,6 +98,7 @@ fn keys(v: &Vectors) {
 }
 
 fn opener(v: &Vectors) {
+    v.check("hint", &hint::hint(&v.array("token"), &v.door()));
     for (name, alpn) in [("opener_http1", Alpn::Http1), ("opener_http2", Alpn::Http2)] {
         v.check(name, &knock::opener(&v.root(), &v.door(), alpn));
         let bytes = v.bytes(name);

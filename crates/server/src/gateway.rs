@@ -140,7 +140,8 @@ async fn run_on(
     admin: Listener,
 ) -> anyhow::Result<()> {
     // everything that can fail for a simple reason comes before the host is changed
-    let identity = Serving::new(identity).context("the gateway's certificate and key")?;
+    let identity = Serving::new(identity, config.tls.early_data)
+        .context("the gateway's certificate and key")?;
     let factory = SocketFactory::default();
     let listeners = config
         .listen

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use cipherwall_proto::{
     cipher::CipherId,
     gateway::{Demand, Established, Opening, OpeningError},
+    hint::{self, HINT_LEN},
     keys::DoorKey,
     knock::Watch,
     message::{RefusalCode, Refused, Text, Welcome},
@@ -20,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    accounts::{Grant, Refusal},
+    accounts::{Foreseen, Grant, Refusal},
     admin::unix_now,
     gateway::Gateway,
     listener::{Place, Shed, Stage},
@@ -67,6 +68,8 @@ struct Begun {
 struct Client {
     opening: Opening,
     knocked: Knocked,
+    /// The session that it hinted at.
+    foreseen: Option<Foreseen>,
 }
 
 /// Serves a connection to its end, or until its place is needed.
@@ -119,23 +122,49 @@ async fn visit(
     place: &mut Place,
 ) -> Result<Option<Box<Client>>, Ended> {
     let tls = gateway.identity.tls();
-    let (stream, agreed) =
-        timeout_at(limit, tls.handshake(tcp)).await.map_err(|_| Ended::HandshakeTime)??;
-    place.advance(Stage::Visitor);
     let keys = gateway.accounts.door_keys();
     let doors: Vec<DoorKey> =
         [Some(keys.current), keys.previous].into_iter().flatten().map(DoorKey).collect();
+    let mut early = Early { gateway, doors: &doors, decided: false, foreseen: None };
+    let handshake = tls.handshake_with_early_data(tcp, |bytes| early.look_at(bytes));
+    let (stream, agreed) =
+        timeout_at(limit, handshake).await.map_err(|_| Ended::HandshakeTime)??;
+    let foreseen = early.foreseen;
+    place.advance(Stage::Visitor);
     let watch = Watch::new(&agreed.root, &doors, agreed.alpn);
     let knocked = Box::pin(site::serve(stream, watch, agreed.alpn)).await;
     place.advance(Stage::Client);
     let opening = Opening::new(agreed.root, gateway.aes_hardware);
-    Ok(knocked.map(|knocked| Box::new(Client { opening, knocked })))
+    Ok(knocked.map(|knocked| Box::new(Client { opening, knocked, foreseen })))
+}
+
+/// The early data of a connection: one hint, or the web site's.
+struct Early<'a> {
+    gateway: &'a Gateway,
+    doors: &'a [DoorKey],
+    decided: bool,
+    foreseen: Option<Foreseen>,
+}
+
+impl Early<'_> {
+    /// How many of the bytes so far the web site is not to see. What a hint asks for goes on beside
+    /// the handshake and has no answer.
+    fn look_at(&mut self, bytes: &[u8]) -> usize {
+        if self.decided || bytes.len() < HINT_LEN {
+            return 0;
+        }
+        self.decided = true;
+        let Some(token_hash) = hint::read(bytes, self.doors) else { return 0 };
+        tracing::debug!("a client hints at its session");
+        self.foreseen = Some(self.gateway.accounts.foresee(token_hash));
+        HINT_LEN
+    }
 }
 
 /// Requests and answers, until one lets the client in.
 async fn let_in(
     gateway: &Gateway,
-    Client { mut opening, knocked: Knocked { mut stream, rest } }: Client,
+    Client { mut opening, knocked: Knocked { mut stream, rest }, mut foreseen }: Client,
     peer: SocketAddr,
 ) -> Result<Begun, Ended> {
     let mut records = 1;
@@ -156,7 +185,7 @@ async fn let_in(
         .await
         .map_err(|_| Ended::RequestTime)??;
         plaintext.clear();
-        let bytes = match decide(gateway, demand, peer).await {
+        let bytes = match decide(gateway, demand, peer, &mut foreseen).await {
             Decision::Grant(grant) => {
                 let cipher = opening.cipher();
                 let (bytes, established) = opening.welcome(welcome(gateway, &grant));
@@ -192,7 +221,12 @@ enum Decision {
 }
 
 /// Looks a demand up.
-async fn decide(gateway: &Gateway, demand: Demand, peer: SocketAddr) -> Decision {
+async fn decide(
+    gateway: &Gateway,
+    demand: Demand,
+    peer: SocketAddr,
+    foreseen: &mut Option<Foreseen>,
+) -> Decision {
     let now = unix_now();
     let granted = match demand {
         Demand::Refuse(refused) => return Decision::Refuse(refused),
@@ -205,7 +239,8 @@ async fn decide(gateway: &Gateway, demand: Demand, peer: SocketAddr) -> Decision
         }
         Demand::Resume { token, signature } => {
             let is_signed_by = |device: &[u8; 32]| signature.is_by(device);
-            gateway.accounts.resume(&token, is_signed_by, peer.ip(), now).await
+            let foreseen = foreseen.take();
+            gateway.accounts.resume(&token, is_signed_by, peer.ip(), now, foreseen).await
         }
     };
     match granted {

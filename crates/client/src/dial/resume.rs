@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use cipherwall_proto::{
     client::{Answer, Resumable, Resumed},
     device::DeviceKey,
+    hint,
     invitation::Endpoint,
+    keys::DoorKey,
     liveness::Keepalive,
     message::RefusalCode,
     rekey::{Limits, Side},
@@ -78,7 +80,10 @@ impl Dialer {
         addresses: &[(Endpoint, SocketAddr)],
         session: &Resumable,
     ) -> Result<Dialed, DialError> {
-        let Connected { mut stream, agreed, address, pins } = self.connect(addresses).await?;
+        let door = DoorKey(*self.profile.door_key);
+        let hint = self.early_data.then(|| hint::hint(&session.token, &door));
+        let connected = self.connect(addresses, hint).await?;
+        let Connected { mut stream, agreed, address, pins } = connected;
         let mut opening = self.opening(agreed);
         let device = DeviceKey::from_seed(&self.profile.device_seed);
         let (request, Resumed { sealer, opener }) = opening.resume(session, &device);

@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) allow_lan: bool,
     /// Instead of the gateway's MTU, in bytes.
     pub(crate) mtu: Option<u16>,
+    /// Whether a resume is hinted at in TLS early data.
+    pub(crate) early_data: bool,
     /// The host settings, recovered.
     pub(crate) host: Host,
     /// The socket for front ends.
@@ -57,7 +59,17 @@ pub(crate) async fn run(
     options: Options,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let Options { profile, profiles, cipher, transport, allow_lan, mtu, host, listener } = options;
+    let Options {
+        profile,
+        profiles,
+        cipher,
+        transport,
+        allow_lan,
+        mtu,
+        early_data,
+        host,
+        listener,
+    } = options;
     match transport {
         TransportChoice::Auto | TransportChoice::Tls => {}
     }
@@ -66,8 +78,9 @@ pub(crate) async fn run(
     let mut front_ends = JoinSet::new();
     let accept = front_ends.spawn(front_end::serve(listener, live.clone(), disconnect));
 
+    let dialer = Dialer::new(profile.clone(), profiles.clone(), MARK_DEFAULT, ciphers(cipher));
     let mut shared = Shared {
-        dialer: Dialer::new(profile.clone(), profiles.clone(), MARK_DEFAULT, ciphers(cipher)),
+        dialer: dialer.with_early_data(early_data),
         profile_name: profile.name,
         profiles,
         allow_lan,

@@ -38,6 +38,7 @@ use password::Passwords;
 pub use devices::DeviceInfo;
 pub use invitations::{InvitationInfo, InvitationState, Invited};
 pub use manage::{ManageError, UserInfo};
+pub use resume::Foreseen;
 pub use sessions::{Standing, hex};
 
 /// How long a session's token is good without being used (A4), in seconds.

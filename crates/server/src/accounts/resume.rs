@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
+use tokio::task::JoinSet;
 
 use super::{
     Accounts, Device, Grant, Refusal, SESSION_LIFETIME_S, Stop, admitted, new_token, seconds,
@@ -15,9 +16,38 @@ use crate::origin;
 use crate::store::tokens::{self, Shown};
 use crate::store::{devices, sessions, users};
 
+/// A session that is being looked up before its client has asked for it. Dropped, it is forgotten.
+pub struct Foreseen {
+    token_hash: [u8; 32],
+    lookup: JoinSet<Option<Shown>>,
+}
+
+impl Foreseen {
+    /// What was found, if it is this token's.
+    pub(super) async fn shown(mut self, token_hash: &[u8; 32]) -> Option<Shown> {
+        if self.token_hash != *token_hash {
+            return None;
+        }
+        self.lookup.join_next().await?.ok()?
+    }
+}
+
 impl Accounts {
+    /// Begins to look up what the token with this hash stands for. It is a read and changes nothing,
+    /// so that whoever asks for it may be anybody.
+    pub fn foresee(&self, token_hash: [u8; 32]) -> Foreseen {
+        let store = self.inner.store.clone();
+        let mut lookup = JoinSet::new();
+        lookup.spawn(async move {
+            let mut db = store.connection().await.ok()?;
+            // who resumes asks again, and then it is said what is wrong
+            tokens::find(&mut db, &token_hash).await.ok().flatten()
+        });
+        Foreseen { token_hash, lookup }
+    }
+
     /// Lets a session go on for whom has its token and, so `is_signed_by` says, its device's key.
-    /// `from` is where the client comes from.
+    /// `from` is where the client comes from; `foreseen` saves a look-up if it is of this token.
     ///
     /// # Errors
     /// [`Refusal`]; an unknown token and one without the key are not told apart, and are refused
@@ -28,8 +58,9 @@ impl Accounts {
         is_signed_by: impl Fn(&[u8; 32]) -> bool,
         from: IpAddr,
         now: u64,
+        foreseen: Option<Foreseen>,
     ) -> Result<Grant, Refusal> {
-        let granted = self.try_resume(token, is_signed_by, from, now).await;
+        let granted = self.try_resume(token, is_signed_by, from, now, foreseen).await;
         granted.map_err(|stop| self.refusal(stop))
     }
 
@@ -53,13 +84,12 @@ impl Accounts {
         is_signed_by: impl Fn(&[u8; 32]) -> bool,
         from: IpAddr,
         now: u64,
+        foreseen: Option<Foreseen>,
     ) -> Result<Grant, Stop> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         // Guesses do not get so far as to take the write lock, and who has the right token and key
         // is never kept waiting by others at the same address.
-        let mut db = self.inner.store.connection().await?;
-        let shown = tokens::find(&mut db, &hash).await?;
-        drop(db);
+        let shown = self.look_up(&hash, foreseen).await?;
         if !shown.is_some_and(|shown| is_signed_by(&shown.device_key)) {
             let counted = self.inner.tries.wrong(origin::network(from), now);
             counted.map_err(|retry_after| Refusal::Busy { retry_after })?;
@@ -103,5 +133,20 @@ impl Accounts {
             inner_v4,
             inner_v6: self.inner.pool.mirror(inner_v4),
         })
+    }
+
+    /// Reads without a lock; not at all if it was foreseen.
+    async fn look_up(
+        &self,
+        token_hash: &[u8; 32],
+        foreseen: Option<Foreseen>,
+    ) -> sqlx::Result<Option<Shown>> {
+        if let Some(foreseen) = foreseen
+            && let Some(shown) = foreseen.shown(token_hash).await
+        {
+            return Ok(Some(shown));
+        }
+        let mut db = self.inner.store.connection().await?;
+        tokens::find(&mut db, token_hash).await
     }
 }

@@ -57,6 +57,9 @@ pub struct Config {
     /// Names that clients give in the TLS hello in place of the endpoint's host (A16).
     #[serde(default, deserialize_with = "values::host_names")]
     pub sni: Vec<String>,
+    /// The shortened handshakes of clients that come back.
+    #[serde(default)]
+    pub tls: Tls,
     /// Signs of life.
     #[serde(default)]
     pub keepalive: Keepalive,
@@ -83,6 +86,15 @@ pub struct Dns {
     /// Resolvers to forward to; empty: those of the gateway's own host.
     #[serde(deserialize_with = "values::upstreams")]
     pub upstreams: Vec<SocketAddr>,
+}
+
+/// The shortened handshakes of clients that come back (A9).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Whether early data is taken, and tickets say so.
+    #[serde(deserialize_with = "values::on_or_off")]
+    pub early_data: bool,
 }
 
 /// Signs of life (A8).

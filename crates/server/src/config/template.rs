@@ -53,6 +53,12 @@ allow_private: []
 # names that lead to this machine.
 sni: []
 
+# TLS early data: a client that comes back may say beforehand which session it has. It saves the
+# gateway a look into its database, but no round trip, and shows in the TLS hello of clients that use
+# it. off or on
+tls:
+  early_data: off
+
 # A ping after interval_s without sending; timeout_s of silence end a connection.
 keepalive:
   interval_s: 15

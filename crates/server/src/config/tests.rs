@@ -68,6 +68,15 @@ fn the_speed_test_has_a_port_or_is_off() {
 }
 
 #[test]
+fn early_data_is_off_unless_it_is_switched_on() {
+    let early_data = |line: &str| parse(&format!("{MINIMAL}{line}\n")).unwrap().tls.early_data;
+    assert!(!early_data(""));
+    assert!(!early_data("tls:\n  early_data: off"));
+    assert!(early_data("tls:\n  early_data: on"));
+    assert!(early_data("tls:\n  early_data: \"on\""));
+}
+
+#[test]
 fn an_unknown_key_is_named_with_file_line_and_the_likely_one() {
     assert_eq!(
         complaint_about("endpont: x"),
@@ -96,6 +105,7 @@ fn each_wrong_value_is_named_with_line_key_and_remedy() {
         ("speedtest: 0", "line 4: speedtest: \"0\" is no port"),
         ("allow_private: [192.168.1.300/24]", "line 4: allow_private: "),
         ("sni: [\"a b\"]", "line 4: sni: \"a b\" is no host name"),
+        ("tls:\n  early_data: maybe", "line 5: tls.early_data: \"maybe\" is neither on nor off"),
         ("keepalive:\n  interval_s: 0", "line 5: keepalive.interval_s: 0 is out of range"),
         ("rekey:\n  interval: 1ms", "line 5: rekey.interval: \"1ms\" is no time from 100ms to 24h"),
         ("rekey:\n  interval: 4", "line 5: rekey.interval: \"4\" is no time"),

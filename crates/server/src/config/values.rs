@@ -131,6 +131,14 @@ pub(super) fn interface<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Er
     checked_interface(String::deserialize(d)?)
 }
 
+pub(super) fn on_or_off<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
+    match String::deserialize(d)?.as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(D::Error::custom(format!("{other:?} is neither on nor off"))),
+    }
+}
+
 pub(super) fn mtu<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
     // IPv6 asks for 1280 (RFC 8200, section 5).
     in_range(d, 1280..=65_000, "bytes")

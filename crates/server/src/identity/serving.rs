@@ -19,17 +19,18 @@ pub struct Serving {
 
 struct Inner {
     identity: Identity,
+    early_data: bool,
     tls: tls::ServerConfig,
 }
 
 impl Serving {
-    /// Takes an identity into use.
+    /// Takes an identity into use; `early_data`: whether TLS early data is taken.
     ///
     /// # Errors
     /// The TLS library does not take key and certificate.
-    pub fn new(identity: Identity) -> Result<Serving, TlsError> {
-        let tls = server_config(&identity)?;
-        Ok(Serving { inner: Mutex::new(Inner { identity, tls }) })
+    pub fn new(identity: Identity, early_data: bool) -> Result<Serving, TlsError> {
+        let tls = server_config(&identity, early_data)?;
+        Ok(Serving { inner: Mutex::new(Inner { identity, early_data, tls }) })
     }
 
     /// The TLS settings of a handshake that begins now.
@@ -49,7 +50,7 @@ impl Serving {
     pub fn renew(&self, now: OffsetDateTime) -> Result<CertificateInfo, IdentityError> {
         let inner = &mut *self.lock();
         inner.identity.renew(now)?;
-        match server_config(&inner.identity) {
+        match server_config(&inner.identity, inner.early_data) {
             Ok(tls) => inner.tls = tls,
             // it took the last one, and the key is the same
             Err(error) => tracing::error!(%error, "the new certificate is not used"),
@@ -87,8 +88,9 @@ impl Serving {
     }
 }
 
-fn server_config(identity: &Identity) -> Result<tls::ServerConfig, TlsError> {
-    tls::ServerConfig::new(identity.certificate(), identity.private_key())
+fn server_config(identity: &Identity, early_data: bool) -> Result<tls::ServerConfig, TlsError> {
+    let config = tls::ServerConfig::new(identity.certificate(), identity.private_key())?;
+    Ok(if early_data { config.with_early_data() } else { config })
 }
 
 #[cfg(test)]
@@ -122,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (identity, _) = Identity::init(dir.path(), "a.example").unwrap();
         let pins = identity.pins();
-        let serving = Serving::new(identity).unwrap();
+        let serving = Serving::new(identity, false).unwrap();
         assert!(handshake(&serving, pins).await);
         let now = OffsetDateTime::now_utc();
         for days in [0, 1, 244, 600, -366, -20_000] {

@@ -71,6 +71,8 @@ pub struct TlsStream {
     /// Encrypted bytes for the socket, from `written` on.
     outgoing: Vec<u8>,
     written: usize,
+    /// Early data, which nobody has read yet.
+    early: Vec<u8>,
     /// Plaintext that an [`AsyncRead`] user has not taken yet.
     plaintext: Vec<u8>,
     taken: usize,
@@ -84,6 +86,7 @@ impl TlsStream {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             written: 0,
+            early: Vec::new(),
             plaintext: Vec::new(),
             taken: 0,
         }
@@ -99,7 +102,12 @@ impl TlsStream {
     }
 
     /// Runs the handshake to its end: the client has sent its Finished, the gateway has seen it.
-    pub(super) async fn handshake(&mut self) -> Result<(), TlsError> {
+    /// `on_early` is given the early data whenever there is more, and says how much of it to drop;
+    /// the rest is the first record to be read.
+    pub(super) async fn handshake(
+        &mut self,
+        mut on_early: impl FnMut(&[u8]) -> usize,
+    ) -> Result<(), TlsError> {
         loop {
             let flushed = poll_fn(|cx| self.poll_outgoing(cx)).await;
             if !self.tls.is_handshaking() {
@@ -109,7 +117,18 @@ impl TlsStream {
             if !poll_fn(|cx| self.poll_one_record(cx)).await? {
                 return Err(TlsError::Closed);
             }
+            if self.take_early_data()? {
+                let dropped = on_early(&self.early).min(self.early.len());
+                self.early.drain(..dropped);
+            }
         }
+    }
+
+    /// Whether there is more early data now. The TLS library bounds it.
+    fn take_early_data(&mut self) -> io::Result<bool> {
+        let rustls::Connection::Server(tls) = &mut *self.tls else { return Ok(false) };
+        let Some(mut early) = tls.early_data() else { return Ok(false) };
+        Ok(early.read_to_end(&mut self.early)? > 0)
     }
 
     /// The plaintext of the next record that has any; `None` once the other end has closed.
@@ -119,6 +138,9 @@ impl TlsStream {
 
     /// The same, for who polls.
     pub fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>, TlsError>> {
+        if !self.early.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.early))));
+        }
         loop {
             let more = ready!(self.poll_one_record(cx))?;
             let mut plaintext = Vec::new();

@@ -1,5 +1,6 @@
 //! Sessions that go on: over new connections, over restarts, and for nobody but their owner.
 
+mod early;
 #[path = "../hostile/relay.rs"]
 mod relay;
 mod wire;
@@ -147,16 +148,20 @@ fn a_broken_connection_is_resumed_with_the_same_address_and_the_download_goes_on
 
 #[test]
 fn the_user_s_first_answer_comes_after_three_round_trips() -> Result<()> {
+    assert_three_round_trips(false)
+}
+
+fn assert_three_round_trips(early_data: bool) -> Result<()> {
     let lab = Lab::new()?;
     let programs = Programs::find()?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
+    let mut gateway = early::gateway(&lab, &programs, early_data)?;
     let mut client = ClientNode::new(&lab, 0, &programs)?;
     client.import(&gateway.invite("alice")?.link)?;
     let delay = Duration::from_millis(150);
     let way = Link { delay, ..Link::default() };
     let _link = lab.emulate(way, way)?;
     let wire = Wire::start(&lab.clients[0])?;
-    client.connect(&[])?;
+    client.connect(early::option(early_data))?;
     works(&lab, &client)?;
     let first = wire.connections()?.pop().context("no connection in the capture")?;
     // the path answers this connection, and no other, with a reset
@@ -169,9 +174,11 @@ fn the_user_s_first_answer_comes_after_three_round_trips() -> Result<()> {
     client.wait_for_state("connected", BACK)?;
     let resumed = wire.connections()?.pop().context("no second connection")?;
     assert!(let_in(&mut gateway)?.ends_with(&[true]), "it was resumed");
+    assert_eq!(early::hints(&mut gateway)? > 0, early_data);
 
     // the user's ping, which had to wait for the connection, went behind the request
     let answer = resumed.first_packet().context("no packet in the capture")?;
+    figure("first packet after a resume", answer.as_secs_f64() * 1_000.0, "ms");
     let round_trips = answer.as_secs_f64() / (2.0 * delay.as_secs_f64());
     figure("first packet after a resume", round_trips, "round trips");
     assert!((2.9..3.5).contains(&round_trips), "{round_trips} round trips");
@@ -387,11 +394,17 @@ fn a_farewell_ends_the_session_and_a_crash_does_not() -> Result<()> {
 
 #[test]
 fn a_replayed_resume_does_nothing_here_or_at_another_gateway() -> Result<()> {
+    assert_replay_does_nothing(false)
+}
+
+fn assert_replay_does_nothing(early_data: bool) -> Result<()> {
     let lab = Lab::new()?;
     let programs = Programs::find()?;
     let relay = Relay::start(&lab.routers[0])?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
-    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let mut gateway = early::gateway(&lab, &programs, early_data)?;
+    let mut client = ClientNode::new(&lab, 0, &programs)?;
+    client.import(&gateway.invite("alice")?.link)?;
+    client.connect(early::option(early_data))?;
     let inner = client.inner_address()?;
     let first = kept_session(&client, "")?;
     break_connection(&relay, &client, Way::Down, Fault::Truncated)?;
@@ -400,30 +413,38 @@ fn a_replayed_resume_does_nothing_here_or_at_another_gateway() -> Result<()> {
     wait_until_retired(&gateway, 1)?;
     let recorded = relay.opening();
     assert!(recorded.len() > 2_000, "handshake, resume and pings: {} bytes", recorded.len());
+    let flight = early::first_flight(&recorded)?;
+    assert_eq!(flight.early_data, early_data, "what the hello asks for");
+    assert_eq!(flight.hint.is_some(), early_data);
+    let replayed = [recorded.len(), recorded.len() / 2, flight.length];
+    let hinted = early::hints(&mut gateway)?;
+    assert_eq!(hinted, u32::from(early_data), "it came as early data");
 
     let tokens = "SELECT hex(hash), generation, retired FROM tokens ORDER BY generation";
     let state = sql(&gateway, tokens)?;
     let come = let_in(&mut gateway)?.len();
     let pinged = std::thread::scope(|scope| {
         let pinged = scope.spawn(|| Ping::send(&client.node, address::WEB.into(), 100));
-        for length in [recorded.len(), recorded.len() / 2] {
+        for length in replayed {
             wire::replay(&lab, &recorded[..length])?;
         }
         pinged.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     assert_eq!(pinged.received, 100, "pings while the resume is replayed");
     assert_eq!(let_in(&mut gateway)?.len(), come);
+    assert_eq!(early::hints(&mut gateway)?, hinted, "the ticket was used");
 
     // another process with the same keys and the same database, as a second gateway has them
     client.kill9()?;
     gateway.kill9()?;
     gateway.start()?;
-    for length in [recorded.len(), recorded.len() / 2] {
+    for length in replayed {
         wire::replay(&lab, &recorded[..length])?;
     }
     assert_eq!(let_in(&mut gateway)?, Vec::<bool>::new());
+    assert_eq!(early::hints(&mut gateway)?, 0, "this one does not know the ticket");
     assert_eq!(sql(&gateway, tokens)?, state, "no token was used or given");
-    client.connect(&[])?;
+    client.connect(early::option(early_data))?;
     assert_eq!(let_in(&mut gateway)?, [true], "and the owner's is still good");
     assert_eq!(client.inner_address()?, inner);
     Ok(())

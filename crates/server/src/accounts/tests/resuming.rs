@@ -1,11 +1,13 @@
 //! Sessions that go on with their tokens.
 
+use std::time::Duration;
+
 use super::*;
 
 impl Fixture {
     /// With the device's own signature.
     async fn resume_at(&self, token: &[u8; 16], device: u8, now: u64) -> Result<Grant, Refusal> {
-        self.accounts.resume(token, |key| *key == [device; 32], HERE, now).await
+        self.accounts.resume(token, |key| *key == [device; 32], HERE, now, None).await
     }
 
     async fn resume(&self, token: &[u8; 16]) -> Result<Grant, Refusal> {
@@ -204,4 +206,65 @@ async fn an_address_of_another_network_is_replaced_at_a_resume_too() {
     let resumed = fixture.resume(&grant.token).await.unwrap();
     assert_eq!(resumed.inner_v4, Ipv4Addr::new(10, 9, 0, 2));
     assert_eq!(resumed.inner_v6, "fd13::2".parse::<Ipv6Addr>().unwrap());
+}
+
+fn hash(token: &[u8; 16]) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+/// With what a hint has led to.
+async fn resume_foreseen(
+    fixture: &Fixture,
+    token: &[u8; 16],
+    device: u8,
+    foreseen: Foreseen,
+) -> Result<Grant, Refusal> {
+    let is_signed_by = |key: &[u8; 32]| *key == [device; 32];
+    fixture.accounts.resume(token, is_signed_by, HERE, NOW, Some(foreseen)).await
+}
+
+#[tokio::test]
+async fn a_session_foreseen_changes_no_answer_to_its_resume() {
+    let fixture = Fixture::new().await;
+    let first = fixture.ada().await;
+    let other = fixture.enrol(&fixture.invite("bob").await, 2, NOW).await.unwrap();
+    for hinted in [first.token, other.token, [9; 16]] {
+        let foreseen = fixture.accounts.foresee(hash(&hinted));
+        let refused = resume_foreseen(&fixture, &first.token, 2, foreseen).await;
+        assert_eq!(refusal(refused), Refusal::Rejected, "the signature of another device");
+        let foreseen = fixture.accounts.foresee(hash(&hinted));
+        let next = resume_foreseen(&fixture, &first.token, 1, foreseen).await.unwrap();
+        assert_eq!((next.session_id, next.inner_v4), (first.session_id, first.inner_v4));
+    }
+    let foreseen = fixture.accounts.foresee(hash(&first.token));
+    let unknown = resume_foreseen(&fixture, &[9; 16], 1, foreseen).await;
+    assert_eq!(refusal(unknown), Refusal::Rejected);
+}
+
+#[tokio::test]
+async fn what_was_foreseen_and_has_changed_since_is_asked_again() {
+    let fixture = Fixture::new().await;
+    let first = fixture.ada().await;
+    let late = fixture.accounts.foresee(hash(&first.token));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let next = fixture.resume(&first.token).await.unwrap();
+    fixture.stored(&next).await;
+    let refused = resume_foreseen(&fixture, &first.token, 1, late).await;
+    assert_eq!(refusal(refused), Refusal::Superseded, "retired since");
+}
+
+#[tokio::test]
+async fn a_hint_writes_nothing() {
+    let fixture = Fixture::new().await;
+    let first = fixture.ada().await;
+    let changes = "SELECT SUM(generation) + SUM(retired) + COUNT(*) FROM tokens";
+    let (before, expires) =
+        (fixture.one(changes).await, fixture.one("SELECT SUM(expires) FROM sessions").await);
+    for (hash, is_known) in [(hash(&first.token), true), (hash(&[9; 16]), false)] {
+        let shown = fixture.accounts.foresee(hash).shown(&hash).await;
+        assert_eq!(shown.is_some(), is_known);
+    }
+    assert_eq!(fixture.one(changes).await, before);
+    assert_eq!(fixture.one("SELECT SUM(expires) FROM sessions").await, expires);
+    assert_eq!(fixture.standing(&first).await, Standing::Open);
 }
