@@ -2,7 +2,7 @@
 
 use cipherwall_packet::{
     ip,
-    offload::{self, HEADER_LEN, MAX_TCP_SEGMENTS, OffloadHeader},
+    offload::{self, Coalescer, HEADER_LEN, MAX_TCP_SEGMENTS, OffloadHeader, Segments},
 };
 
 /// Offload header, packet.
@@ -14,6 +14,7 @@ pub(crate) fn run(data: &[u8]) {
     split(&header, packet);
     // what our own kernel says is brought into form first
     split(&header.from_kernel(packet.len(), |at| packet.get(at).copied()), packet);
+    cut_and_join(&header, packet);
 }
 
 fn parse(packet: &[u8]) {
@@ -45,4 +46,22 @@ fn split(header: &OffloadHeader, packet: &[u8]) {
     } else {
         assert_eq!(pieces, 0);
     }
+}
+
+/// Pieces are within their limit, and none is lost when they are put together.
+fn cut_and_join(header: &OffloadHeader, packet: &[u8]) {
+    const LIMIT: usize = 80;
+    let Ok(mut segments) = Segments::new(header, packet, LIMIT) else { return };
+    let (mut given, mut got) = (0, 0);
+    let mut count = |header: &OffloadHeader, packet: &[u8]| {
+        offload::split(header, packet, &mut Vec::new(), &mut |_| got += 1).expect("a right header");
+    };
+    let mut coalescer = Coalescer::new(true, true);
+    let mut piece = [0; LIMIT];
+    while let Some(len) = segments.next_into(&mut piece) {
+        coalescer.push(&piece[..len], &mut count);
+        given += 1;
+    }
+    coalescer.flush(&mut count);
+    assert_eq!(given, got);
 }

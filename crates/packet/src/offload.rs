@@ -8,13 +8,15 @@
 //! asks for, for kernels that cannot.
 
 mod check;
-mod split;
+mod coalesce;
+mod segments;
 
 #[cfg(test)]
 mod sample;
 
 pub use check::{MAX_TCP_SEGMENTS, MAX_UDP_SEGMENTS, OffloadError, check};
-pub use split::split;
+pub use coalesce::Coalescer;
+pub use segments::{Segments, split};
 
 /// Length of an encoded [`OffloadHeader`] in bytes.
 pub const HEADER_LEN: usize = 10;

@@ -12,7 +12,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use cipherwall_packet::offload::{GSO_UDP_L4, HEADER_LEN, OffloadHeader, check, split};
+use cipherwall_packet::offload::{
+    Coalescer, GSO_UDP_L4, HEADER_LEN, OffloadHeader, Segments, check, split,
+};
 use cipherwall_tun::{Device, MAX_PACKET_LEN, OpenError};
 use rustix::thread::UnshareFlags;
 use tokio::sync::oneshot;
@@ -43,8 +45,17 @@ fn tcp_passes_unchanged_when_split_in_software() {
 }
 
 #[test]
+fn tcp_passes_unchanged_over_a_path_with_a_smaller_mtu() {
+    for address in LEFT {
+        let Some((seen, received)) = tcp(address, Pump::CutAndJoined) else { return };
+        assert!(received == pattern(8 << 20), "{address}: other bytes than were sent");
+        assert!(seen.iter().any(|(header, _)| header.gso_size > 1_000));
+    }
+}
+
+#[test]
 fn udp_segments_arrive_as_datagrams() {
-    for pump in [Pump::AsItIs, Pump::Split] {
+    for pump in [Pump::AsItIs, Pump::Split, Pump::CutAndJoined] {
         for address in LEFT {
             let Some((seen, received)) = udp(address, pump) else { return };
             let sent: Vec<Vec<u8>> = pattern(10_500).chunks(1_000).map(<[u8]>::to_vec).collect();
@@ -106,6 +117,9 @@ enum Pump {
     AsItIs,
     /// Packets are split before they are written.
     Split,
+    /// Packets are cut to fewer bytes than the MTU, where TCP allows it, and the pieces put together
+    /// again.
+    CutAndJoined,
 }
 
 /// Headers and lengths of the packets that went to the left.
@@ -206,6 +220,21 @@ fn write(device: &Device, pump: Pump, (header, packet): &(OffloadHeader, Vec<u8>
             device.write(&OffloadHeader::NONE, piece).unwrap();
         })
         .unwrap(),
+        Pump::CutAndJoined => {
+            let mut written = 0;
+            let mut join = |header: &OffloadHeader, packet: &[u8]| {
+                device.write(header, packet).unwrap();
+                written += 1;
+            };
+            let mut coalescer = Coalescer::new(true, true);
+            let mut segments = Segments::new(header, packet, 1_200).unwrap();
+            let mut piece = [0; 1_200];
+            while let Some(len) = segments.next_into(&mut piece) {
+                coalescer.push(&piece[..len], &mut join);
+            }
+            coalescer.flush(&mut join);
+            assert_eq!(written, 1, "the kernel gets one packet for one");
+        }
     }
 }
 

@@ -16,6 +16,10 @@ pub(super) struct Sample {
     pub(super) tcp_extra: usize,
     pub(super) tcp_flags: u8,
     pub(super) sequence: u32,
+    /// The source port; tells flows apart.
+    pub(super) port: u16,
+    /// DF, with IPv4.
+    pub(super) dont_fragment: bool,
     pub(super) payload_len: usize,
     /// 0: only the checksum is left to be done.
     pub(super) gso_size: u16,
@@ -30,6 +34,8 @@ impl Default for Sample {
             tcp_extra: 0,
             tcp_flags: 0x10,
             sequence: 1,
+            port: 8_080,
+            dont_fragment: true,
             payload_len: 3_000,
             gso_size: 1_200,
         }
@@ -56,6 +62,7 @@ pub(super) fn samples() -> impl Strategy<Value = Sample> {
             sequence,
             payload_len,
             gso_size,
+            ..Sample::default()
         },
     )
 }
@@ -96,6 +103,7 @@ impl Sample {
         let mut header = vec![1; 20 + self.ip_extra * 4];
         header[..12].copy_from_slice(&[0x45, 0, 0, 0, 0xff, 0xfe, 0x40, 0, 64, 0, 0, 0]);
         header[0] += self.ip_extra as u8;
+        header[6] = if self.dont_fragment { 0x40 } else { 0 };
         header[9] = self.protocol();
         header[12..20].copy_from_slice(&[10, 8, 0, 2, 192, 0, 2, 1]);
         header
@@ -116,7 +124,7 @@ impl Sample {
     }
 
     fn transport_header(&self) -> Vec<u8> {
-        let mut header = vec![0x1f, 0x90, 0, 80];
+        let mut header = [self.port.to_be_bytes(), 80u16.to_be_bytes()].concat();
         if self.tcp {
             header.extend(self.sequence.to_be_bytes());
             header.extend([0, 0, 0, 9, 0x50 + ((self.tcp_extra as u8) << 4), self.tcp_flags]);
