@@ -9,6 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+try:
+    from cryptography.hazmat.decrepit.ciphers.modes import CFB
+except ImportError:
+    from cryptography.hazmat.primitives.ciphers.modes import CFB
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 
@@ -90,6 +94,30 @@ def record(cipher, keys, epoch, counter, plaintext):
     return header + bytes(a ^ b for a, b in zip(nonce, m)) + sealed
 
 
+def ecb(key, block):
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(block)
+
+
+def datagram_keys(cipher, chain, d):
+    if cipher == 3:
+        return {"enc": x(chain, f"cw enc {d}"), "mac": x(chain, f"cw mac {d}")}
+    return {"key": x(chain, f"key dgram {d}"), "iv": x(chain, f"iv dgram {d}", n=12)}
+
+
+def datagram(cipher, keys, v, d, epoch, plaintext):
+    """The first datagram of an epoch and direction, with time 0."""
+    if cipher == 3:
+        block = v["datagram_index"] + bytes([epoch, d == "s2c"]) + bytes(6) + v[f"datagram_random_{epoch}"]
+        iv = ecb(x(v["mask_key"], "cw iv"), block)
+        sealed = iv + Cipher(algorithms.AES(keys["enc"]), CFB(iv)).encryptor().update(plaintext)
+        return hmac256(keys["mac"], sealed) + sealed
+    head = v["datagram_index"] + (epoch << 60).to_bytes(8, "big")
+    aead_nonce = bytes(a ^ b for a, b in zip(keys["iv"], bytes(4) + head[4:]))
+    aead = {1: ChaCha20Poly1305, 2: AESGCM}[cipher](keys["key"])
+    sealed = aead.encrypt(aead_nonce, plaintext, v["datagram_index"])
+    return bytes(a ^ b for a, b in zip(head, ecb(v["mask_key"], sealed[:16]))) + sealed
+
+
 def compute(given):
     v = dict(given)
     user, door, root = v["user"].decode(), v["door_key"], v["root"]
@@ -133,8 +161,19 @@ def compute(given):
         "v4": "10.8.0.2", "v6": "fd00::2", "routes": ["0.0.0.0/1", "128.0.0.0/1"], "dns": ["10.8.0.1"],
         "mtu": 1420, "keepalive": 15, "time": 1800000000, "pins": pins}})
 
+    v["login_datagrams_map"] = map_before_pad({
+        "versions": [1, 1], "program": "example 1.0", "ciphers": [2, 1], "transport": "tls",
+        "datagrams": [3, 2], "request": request})
+    v["welcome_datagram_map"] = map_before_pad({"reply": {
+        "type": "welcome", "session_id": v["session_id"], "token": v["token"], "version": 1, "cipher": 2,
+        "v4": "10.8.0.2", "v6": "fd00::2", "routes": ["0.0.0.0/1", "128.0.0.0/1"], "dns": ["10.8.0.1"],
+        "mtu": 1420, "keepalive": 15, "time": 1800000000, "pins": pins,
+        "datagram": {"cipher": 3, "port": 1194, "index": int.from_bytes(v["datagram_index"], "big"),
+                     "mask_key": v["mask_key"]}}})
+
     v["ping"], v["pong"] = (frame(kind, struct.pack(">Q", 1)) for kind in (3, 4))
     v["padding"] = frame(0x80, b"")
+    v["path_challenge"], v["path_response"] = (frame(kind, struct.pack(">Q", 1)) for kind in (9, 10))
     v["close"] = frame(5, pack({"type": "close"}))
     v["token_stored"] = frame(5, pack({"type": "token-stored"}))
     for reason in ("superseded", "revoked", "stopping"):
@@ -171,7 +210,32 @@ def compute(given):
             key, iv = x(chain_1, f"key stream {d}"), x(chain_1, f"iv stream {d}", n=12)
             v[f"key_{d}_epoch_1.cipher_{cipher}"], v[f"iv_{d}_epoch_1.cipher_{cipher}"] = key, iv
             v[f"record_{d}_epoch_1.cipher_{cipher}"] = record(cipher, (key, iv, keys[d][2]), 1, 0, v[plaintext])
+
+    v["iv_key"] = x(v["mask_key"], "cw iv")
+    for cipher in (1, 2, 3):
+        chain = x(root, "chain", v["session_id"] + bytes([1, 2, cipher]))
+        for epoch in (0, 1):
+            v[f"chain_{epoch}.datagram_{cipher}"] = chain
+            for d, plaintext in (("c2s", "ping"), ("s2c", "pong")):
+                keys = datagram_keys(cipher, chain, d)
+                for name, value in keys.items():
+                    v[f"{name}_{d}_epoch_{epoch}.datagram_{cipher}"] = value
+                name = f"datagram_{d}_epoch_{epoch}.datagram_{cipher}"
+                v[name] = datagram(cipher, keys, v, d, epoch, v[plaintext])
+            chain = hmac256(chain, rekey_input)
+    static_mode(v)
     return v
+
+
+def static_mode(v):
+    key = v["static_key"]
+    v["static_iv_key"] = x(hmac256(b"cipherwall static", key), "iv")
+    for name, role, counter in (("client_0", 0, 0), ("client_1", 0, 1), ("gateway_0", 1, 0)):
+        block = b"CW1" + bytes([role]) + v["static_run"] + counter.to_bytes(6, "big")
+        iv = Cipher(algorithms.AES(v["static_iv_key"]), modes.ECB()).encryptor().update(block)
+        inside = v["packet"][4:]
+        signed = iv + Cipher(algorithms.AES(key[:32]), CFB(iv)).encryptor().update(inside)
+        v[f"static_datagram_{name}"] = hmac256(key[32:], signed) + signed
 
 
 def main():

@@ -91,6 +91,7 @@ fn welcome() -> Welcome {
         keepalive: 15,
         time: 0,
         pins: Vec::new(),
+        datagram: None,
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some((&side, data)) = data.split_first() else { return };
     let (client, gateway) = openers();
     let (side, mut opener) = match side & 1 {
-        0 => (Side::Client(Limits { records: 1_000, bytes: 1 << 20 }), client),
+        0 => (Side::Client(Limits { records: 1_000, bytes: 1 << 20, ..Limits::default() }), client),
         _ => (
             Side::Gateway(Policy { interval: Duration::from_secs(1), ..Policy::default() }),
             gateway,
@@ -135,5 +135,6 @@ fn welcome() -> Welcome {
         keepalive: 15,
         time: 0,
         pins: Vec::new(),
+        datagram: None,
     }
 }

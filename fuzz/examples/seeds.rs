@@ -29,11 +29,13 @@ fn main() {
     frames();
     records();
     rekeys();
+    datagrams();
     messages();
     openers();
     invitations();
     ip_packets();
     configs();
+    static_datagrams();
 }
 
 fn write(target: &str, name: &str, data: &[u8]) {
@@ -132,6 +134,57 @@ fn rekeys() {
     }
 }
 
+/// The layout is that of `bodies/datagram.rs`.
+fn datagrams() {
+    // what a peer may do, two bytes each
+    const RECEIVED: [u8; 2] = [1, 150];
+    const ELSEWHERE: [u8; 2] = [0x11, 150];
+    const ANSWER: [u8; 2] = [2, 0];
+    const PING: [u8; 2] = [3, 3];
+    const CHALLENGE: [u8; 2] = [3, 9];
+    const SENT: [u8; 2] = [6, 0];
+    const SECOND: [u8; 2] = [7, 1];
+    let answers: Vec<u8> = (0..60).flat_map(|n| [[1, 150], [2, n], [0, 5]].concat()).collect();
+    let up = [&RECEIVED[..], &SECOND, &answers].concat();
+    let cut: Vec<u8> = [SENT, SECOND].concat().repeat(10);
+    for cipher in 0..3u8 {
+        let save = |name: &str, kind: u8, data: &[u8]| {
+            write(
+                "datagram",
+                &format!("{name}_{cipher}"),
+                &[&[cipher | kind << 2][..], data].concat(),
+            );
+        };
+        save("noise", 0, &[0x5a; 100]);
+        save(
+            "packet_in_the_clear",
+            0,
+            &[&frame::header(frame::PACKET, 28)[..], &[0x45; 28]].concat(),
+        );
+        let order: Vec<u8> =
+            [1, 0, 2, 2, 100, 50, 255, 0].iter().flat_map(|n| [*n, 0, 0]).collect();
+        save("reordered", 1, &order);
+        let changed: Vec<u8> = (0..90).flat_map(|at| [at, at, 1 << (at % 8)]).collect();
+        save("changed", 1, &[&changed[..], &order].concat());
+        for (name, end) in [("client", 2), ("gateway", 2 | 4)] {
+            save(&format!("{name}_up"), end, &up);
+            save(&format!("{name}_cut_off"), end, &[&up[..], &cut].concat());
+            save(
+                &format!("{name}_roams"),
+                end,
+                &[&up[..], &ELSEWHERE, &SECOND, &RECEIVED].concat(),
+            );
+            save(
+                &format!("{name}_asked"),
+                end,
+                &[&RECEIVED[..], &PING, &CHALLENGE, &ANSWER].concat(),
+            );
+            save(&format!("{name}_too_long"), end, &[&up[..], &[4, 90], &[4, 10], &cut].concat());
+            save(&format!("{name}_doubts"), end, &[&up[..], &[5, 0], &SECOND.repeat(5)].concat());
+        }
+    }
+}
+
 /// The layout is that of `bodies/message.rs`.
 fn messages() {
     const GATEWAY: u8 = 0;
@@ -170,7 +223,13 @@ fn packed(message: &impl serde::Serialize) -> Vec<u8> {
 }
 
 fn offer(versions: (u8, u8)) -> Offer {
-    Offer { versions, program: "seed 1".into(), ciphers: vec![2, 1], transport: "tls".into() }
+    Offer {
+        versions,
+        program: "seed 1".into(),
+        ciphers: vec![2, 1],
+        transport: "tls".into(),
+        datagrams: vec![],
+    }
 }
 
 fn requests() -> Vec<(&'static str, Request)> {
@@ -216,6 +275,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
             keepalive: 15,
             time: 1_900_000_000,
             pins: vec![[1; 32].into(), [2; 32].into()],
+            datagram: None,
         }))
     };
     let busy = Refused { retry_after: Some(9), ..Refused::new(RefusalCode::Busy) };
@@ -419,4 +479,36 @@ fn configs() {
     }
     write("config", "network", b"endpoint: a\nnetworks: {v4: 10.0.0.0/8, v6: fd00::/64}\n");
     write("config", "network_small", b"endpoint: a\nnetworks: {v4: 10.0.0.0/31, v6: fd00::/64}\n");
+}
+
+/// Key files, datagrams of strangers, and of peers that have the key: with a counter, with random
+/// IVs, again, and with contents that are not for the tunnel.
+fn static_datagrams() {
+    let digits = "0123456789abcdefFEDCBA9876543210".repeat(4);
+    let key_file = |text: &str| [&[0], text.as_bytes()].concat();
+    write("static_datagram", "key", &key_file(&format!("{digits}\n")));
+    write("static_datagram", "key_of_windows", &key_file(&format!("{digits}\r\n")));
+    write("static_datagram", "key_too_short", &key_file(&digits[2..]));
+    write("static_datagram", "stranger", &[&[0x40][..], &[0x5a; 148]].concat());
+    write("static_datagram", "stranger_short", &[&[0x40][..], &[0x5a; 48]].concat());
+    let client = |first: u8, packet: &[u8]| {
+        let length = (16 + packet.len()) as u16;
+        [&length.to_be_bytes()[..], &[first; 16], packet].concat()
+    };
+    let mut inside = udp_v4(20);
+    inside[12..20].copy_from_slice(&[10, 8, 0, 2, 198, 51, 100, 7]);
+    let mut back = inside.clone();
+    back[12..20].copy_from_slice(&[198, 51, 100, 7, 10, 8, 0, 2]);
+    let counted = client(0, &inside).repeat(6);
+    let random: Vec<u8> = (0..6).flat_map(|iv| client(2 * iv + 1, &inside)).collect();
+    for (name, policy) in [("auto", 0), ("counter", 1), ("seen", 2), ("off", 3)] {
+        let kind = 0x80 | policy << 1;
+        let both = [&[kind][..], &random, &counted, &random].concat();
+        write("static_datagram", &format!("counted_{name}"), &[&[kind][..], &counted].concat());
+        write("static_datagram", &format!("both_{name}"), &both);
+    }
+    let to_client = [&[0x81][..], &client(0, &back), &client(1, &back), &client(3, &inside)].concat();
+    write("static_datagram", "to_the_client", &to_client);
+    let cut = client(0, &inside[..inside.len() - 1]);
+    write("static_datagram", "cut", &[&[0x80][..], &cut, &client(0, &[0x45]), &counted].concat());
 }

@@ -140,6 +140,7 @@ fn welcome() -> Welcome {
         keepalive: 15,
         time: 0,
         pins: Vec::new(),
+        datagram: None,
     }
 }
 

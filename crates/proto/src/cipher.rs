@@ -72,7 +72,63 @@ impl CipherId {
     }
 }
 
+/// A cipher of the datagrams, by its number on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DatagramCipher {
+    /// An AEAD, as in the stream: numbers 1 and 2.
+    Aead(CipherId),
+    /// CipherWall packets with keys of the session (B3), AES-256-CFB with HMAC-SHA256: number 3.
+    Packet,
+}
+
+impl DatagramCipher {
+    /// The number on the wire.
+    pub fn wire(self) -> u8 {
+        match self {
+            DatagramCipher::Aead(cipher) => cipher.wire(),
+            DatagramCipher::Packet => 3,
+        }
+    }
+
+    /// The cipher with this number; `None` for one this version does not know.
+    pub fn from_wire(number: u8) -> Option<Self> {
+        match number {
+            3 => Some(DatagramCipher::Packet),
+            _ => CipherId::from_wire(number).map(DatagramCipher::Aead),
+        }
+    }
+
+    /// The name that users see and give.
+    pub fn name(self) -> &'static str {
+        match self {
+            DatagramCipher::Aead(cipher) => cipher.name(),
+            DatagramCipher::Packet => "aes-256-cfb-hmac-sha256",
+        }
+    }
+
+    /// What a client offers when the user leaves the choice to it, best first.
+    pub fn auto(aes_hardware: bool) -> Vec<DatagramCipher> {
+        CipherId::auto(aes_hardware).into_iter().map(DatagramCipher::Aead).collect()
+    }
+
+    /// The gateway's choice among the numbers a client offers, as [`CipherId::choose`].
+    pub fn choose(offered: &[u8], aes_hardware: bool) -> Option<DatagramCipher> {
+        match offered.iter().find_map(|&number| DatagramCipher::from_wire(number))? {
+            DatagramCipher::Packet => Some(DatagramCipher::Packet),
+            DatagramCipher::Aead(_) => {
+                CipherId::choose(offered, aes_hardware).map(DatagramCipher::Aead)
+            }
+        }
+    }
+}
+
 impl std::fmt::Display for CipherId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::fmt::Display for DatagramCipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
@@ -126,6 +182,16 @@ impl Aead {
         let nonce = self.nonce(nonce);
         self.key.open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, plaintext)
     }
+
+    /// Opens `sealed`, the ciphertext with its tag, where it stands.
+    pub(crate) fn open_in_place<'a>(
+        &self,
+        nonce: &[u8; 8],
+        aad: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Result<&'a mut [u8], aws_lc_rs::error::Unspecified> {
+        self.key.open_in_place(self.nonce(nonce), Aad::from(aad), sealed)
+    }
 }
 
 #[cfg(test)]
@@ -148,5 +214,19 @@ mod tests {
         assert_eq!(CipherId::choose(&[9, 1], true), Some(ChaCha20Poly1305));
         assert_eq!(CipherId::choose(&[9], true), None);
         assert_eq!(CipherId::choose(&[], true), None);
+        assert_eq!(CipherId::choose(&[3, 1], true), Some(ChaCha20Poly1305));
+    }
+
+    #[test]
+    fn datagrams_have_a_cipher_more() {
+        use DatagramCipher::{Aead, Packet};
+        assert_eq!(DatagramCipher::choose(&[3, 2], true), Some(Packet));
+        assert_eq!(DatagramCipher::choose(&[9, 2, 3, 1], true), Some(Aead(Aes256Gcm)));
+        assert_eq!(DatagramCipher::choose(&[2, 1], false), Some(Aead(ChaCha20Poly1305)));
+        assert_eq!(DatagramCipher::choose(&[], true), None);
+        for number in 0..=255 {
+            let read = DatagramCipher::from_wire(number).map(DatagramCipher::wire);
+            assert_eq!(read, (1..=3).contains(&number).then_some(number));
+        }
     }
 }

@@ -6,7 +6,8 @@
 
 use crate::{
     VERSION,
-    cipher::CipherId,
+    cipher::{CipherId, DatagramCipher},
+    datagram::Channel,
     device::{DeviceKey, Purpose},
     keys::{Direction, DoorKey, Proof, Root},
     knock::{self, Alpn, SkipError, SkipHttp2},
@@ -114,6 +115,10 @@ pub enum OpeningError {
         /// The cipher chosen.
         cipher: u8,
     },
+    /// The gateway chose a datagram cipher that was not offered, or left out the one that a resume
+    /// had to have: a resume without datagrams, or a log-in, can still succeed.
+    #[error("the gateway did not agree to the datagram cipher offered to it")]
+    Datagrams,
     /// The gateway went on with a session that is not ours.
     #[error("the gateway resumed another session than the one asked for")]
     OtherSession,
@@ -137,12 +142,19 @@ impl Opening {
                 program: program.to_owned(),
                 ciphers: ciphers.iter().map(|c| c.wire()).collect(),
                 transport: "tls".to_owned(),
+                datagrams: Vec::new(),
             },
             resuming: None,
             skip: (alpn == Alpn::Http2).then(SkipHttp2::default),
             collector: Collector::default(),
             root,
         }
+    }
+
+    /// Asks for datagrams beside the stream, with one of these ciphers, best first. With a resume only
+    /// the first counts, which should be that of the session's last [`Welcome`].
+    pub fn offer_datagrams(&mut self, ciphers: &[DatagramCipher]) {
+        self.offer.datagrams = ciphers.iter().map(|cipher| cipher.wire()).collect();
     }
 
     /// The bytes that ask to be let in; the first request carries the opener in front.
@@ -171,12 +183,13 @@ impl Opening {
         let Resumable { token, session_id, version, cipher } = session;
         self.offer.versions = (*version, *version);
         self.offer.ciphers = vec![cipher.wire()];
+        self.offer.datagrams.truncate(1);
         self.resuming = Some(*session_id);
         let request = Request::Resume(Resume {
             token: (*token).into(),
             sig: device.sign(Purpose::Resume, &self.proof).into(),
         });
-        let (sealer, opener) = self.halves(session_id, *version, *cipher);
+        let (sealer, opener) = self.halves(session_id, *version, *cipher, self.resumed_datagram());
         (self.message(request), Resumed { sealer, opener })
     }
 
@@ -220,22 +233,55 @@ impl Opening {
     }
 
     fn establish(&self, welcome: Welcome) -> Result<Established, OpeningError> {
-        let cipher = self.agreed(&welcome)?;
-        let (sealer, opener) = self.halves(&welcome.session_id, welcome.version, cipher);
+        let (cipher, datagram) = self.agreed(&welcome)?;
+        let (sealer, opener) = self.halves(&welcome.session_id, welcome.version, cipher, datagram);
         Ok(Established { welcome, cipher, sealer, opener })
     }
 
-    /// The cipher that the gateway chose, if that and the version were offered to it.
-    fn agreed(&self, welcome: &Welcome) -> Result<CipherId, OpeningError> {
-        let (low, high) = self.offer.versions;
-        CipherId::from_wire(welcome.cipher)
-            .filter(|c| self.offer.ciphers.contains(&c.wire()))
-            .filter(|_| (low..=high).contains(&welcome.version))
-            .ok_or(OpeningError::NotOffered { version: welcome.version, cipher: welcome.cipher })
+    /// The datagrams of the session that was welcomed, if the gateway has a channel for them. The
+    /// other end is at the address of the stream, with the port of the welcome.
+    pub fn channel(&self, welcome: &Welcome) -> Option<Channel> {
+        let offer = welcome.datagram.as_ref().filter(|offer| offer.port != 0)?;
+        let (cipher, datagram) = self.agreed(welcome).ok()?;
+        let chain = self.root.chain(&welcome.session_id, welcome.version, cipher, datagram);
+        Some(Channel::new(datagram?, offer.index, &chain, Direction::ClientToServer))
     }
 
-    fn halves(&self, session_id: &[u8; 16], version: u8, cipher: CipherId) -> (Sealer, Opener) {
-        let chain = self.root.chain(session_id, version, cipher);
+    /// The ciphers that the gateway chose for stream and datagrams, if they and the version were
+    /// offered to it.
+    fn agreed(
+        &self,
+        welcome: &Welcome,
+    ) -> Result<(CipherId, Option<DatagramCipher>), OpeningError> {
+        let (low, high) = self.offer.versions;
+        let cipher = CipherId::from_wire(welcome.cipher)
+            .filter(|c| self.offer.ciphers.contains(&c.wire()))
+            .filter(|_| (low..=high).contains(&welcome.version))
+            .ok_or(OpeningError::NotOffered { version: welcome.version, cipher: welcome.cipher })?;
+        let offered = |number: u8| {
+            let cipher = DatagramCipher::from_wire(number);
+            cipher.filter(|_| self.offer.datagrams.contains(&number)).ok_or(OpeningError::Datagrams)
+        };
+        let chosen = welcome.datagram.as_ref().map(|offer| offered(offer.cipher)).transpose()?;
+        match self.resuming {
+            Some(_) if chosen != self.resumed_datagram() => Err(OpeningError::Datagrams),
+            Some(_) | None => Ok((cipher, chosen)),
+        }
+    }
+
+    /// The datagram cipher of a resume, which is known before the answer.
+    fn resumed_datagram(&self) -> Option<DatagramCipher> {
+        self.offer.datagrams.first().and_then(|&number| DatagramCipher::from_wire(number))
+    }
+
+    fn halves(
+        &self,
+        session_id: &[u8; 16],
+        version: u8,
+        cipher: CipherId,
+        datagram: Option<DatagramCipher>,
+    ) -> (Sealer, Opener) {
+        let chain = self.root.chain(session_id, version, cipher, datagram);
         (
             Sealer::new(cipher, &chain, Direction::ClientToServer),
             Opener::new(cipher, chain, Direction::ServerToClient),

@@ -4,7 +4,7 @@
 //!  type (1) | length (3) | payload
 //! ```
 //!
-//! A frame may span records. Unknown types from 0x80 on are skipped; below, they end the
+//! A frame may span records; those of datagrams are in [`crate::datagram`]. Unknown types from 0x80 on are skipped; below, they end the
 //! connection.
 
 use cipherwall_packet::offload::{self, OffloadHeader};
@@ -24,8 +24,8 @@ const CONTROL_MAX: usize = 4_096;
 pub const PACKET: u8 = 0x01;
 /// Frame type of an offload packet: virtio header (10), packet.
 pub const OFFLOAD: u8 = 0x02;
-const PING: u8 = 0x03;
-const PONG: u8 = 0x04;
+pub(crate) const PING: u8 = 0x03;
+pub(crate) const PONG: u8 = 0x04;
 const CONTROL: u8 = 0x05;
 const REKEY: u8 = 0x06;
 const REKEY_REPLY: u8 = 0x07;

@@ -5,12 +5,13 @@
 
 use crate::{
     VERSION,
-    cipher::CipherId,
+    cipher::{CipherId, DatagramCipher},
+    datagram::Channel,
     device::{self, Purpose, ResumeSignature},
     keys::{Direction, Proof, Root},
     message::{
-        self, ClientMessage, Collector, GatewayMessage, MessageError, RefusalCode, Refused, Reply,
-        Request, Welcome,
+        self, ClientMessage, Collector, DatagramOffer, GatewayMessage, MessageError, RefusalCode,
+        Refused, Reply, Request, Welcome,
     },
     record::{Opener, Sealer},
 };
@@ -77,6 +78,7 @@ pub struct Opening {
     collector: Collector,
     aes_hardware: bool,
     cipher: CipherId,
+    datagram: Option<DatagramCipher>,
     program: String,
     tries: u32,
     resuming: bool,
@@ -89,6 +91,8 @@ pub struct Established {
     pub sealer: Sealer,
     /// Opens what comes from it.
     pub opener: Opener,
+    /// The datagrams beside them, if `Welcome` has offered a channel.
+    pub datagram: Option<Channel>,
 }
 
 impl Opening {
@@ -100,6 +104,7 @@ impl Opening {
             collector: Collector::default(),
             aes_hardware,
             cipher: CipherId::ChaCha20Poly1305,
+            datagram: None,
             program: String::new(),
             tries: 0,
             resuming: false,
@@ -109,6 +114,11 @@ impl Opening {
     /// The cipher agreed with the client's last request.
     pub fn cipher(&self) -> CipherId {
         self.cipher
+    }
+
+    /// The cipher for datagrams, if the client wants some and one that it offers is known.
+    pub fn datagram_cipher(&self) -> Option<DatagramCipher> {
+        self.datagram
     }
 
     /// What the client says it is: at most 64 printable characters of its choice.
@@ -151,6 +161,12 @@ impl Opening {
             return Ok(Some(Demand::Refuse(refused)));
         };
         self.cipher = cipher;
+        self.datagram = DatagramCipher::choose(&offer.datagrams, self.aes_hardware);
+        // its records follow at once, with keys that depend on the cipher
+        let unclear = self.datagram.is_none() || offer.datagrams.len() > 1;
+        if self.resuming && !offer.datagrams.is_empty() && unclear {
+            return Ok(Some(Demand::Refuse(refused)));
+        }
         let message: ClientMessage = message::unpack(&body)?;
         Ok(Some(self.demand(message.request)))
     }
@@ -196,12 +212,25 @@ impl Opening {
     }
 
     /// The bytes that let the client in, to be sent as the last TLS record, and the tunnel that
-    /// begins behind them. `version` and `cipher` of `welcome` are set here.
+    /// begins behind them. `version` and `cipher` of `welcome` are set here, and the cipher of its
+    /// `datagram`; that is left out if the client has not asked for datagrams.
     pub fn welcome(self, mut welcome: Welcome) -> (Vec<u8>, Established) {
         welcome.version = VERSION;
         welcome.cipher = self.cipher.wire();
-        let chain = self.root.chain(&welcome.session_id, VERSION, self.cipher);
+        welcome.datagram = self.datagram.and_then(|cipher| {
+            // a client that resumes has chosen its keys already
+            let none = self.resuming.then(DatagramOffer::none);
+            let offer = welcome.datagram.take().or(none)?;
+            Some(DatagramOffer { cipher: cipher.wire(), ..offer })
+        });
+        let datagram = self.datagram.filter(|_| welcome.datagram.is_some());
+        let chain = self.root.chain(&welcome.session_id, VERSION, self.cipher, datagram);
+        let channel = |cipher| {
+            let offer = welcome.datagram.as_ref().filter(|offer| offer.port != 0)?;
+            Some(Channel::new(cipher, offer.index, &chain, Direction::ServerToClient))
+        };
         let established = Established {
+            datagram: datagram.and_then(channel),
             sealer: Sealer::new(self.cipher, &chain, Direction::ServerToClient),
             opener: Opener::new(self.cipher, chain, Direction::ClientToServer),
         };

@@ -5,8 +5,9 @@ use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::datagram::packet::PacketKeys;
 use crate::{
-    cipher::CipherId,
+    cipher::{CipherId, DatagramCipher},
     credential::{first_16, hmac_sha256},
 };
 use hmac::Mac;
@@ -66,12 +67,19 @@ impl Root {
     }
 
     /// `chain_0 = X(root, "chain", session id ‖ version ‖ stream cipher ‖ datagram cipher, 32)`;
-    /// there is no datagram channel yet, so its byte is 0.
-    pub fn chain(&self, session_id: &[u8; 16], version: u8, cipher: CipherId) -> Chain {
+    /// without datagrams their byte is 0.
+    pub fn chain(
+        &self,
+        session_id: &[u8; 16],
+        version: u8,
+        cipher: CipherId,
+        datagram: Option<DatagramCipher>,
+    ) -> Chain {
         let mut context = [0; 19];
         context[..16].copy_from_slice(session_id);
         context[16] = version;
         context[17] = cipher.wire();
+        context[18] = datagram.map_or(0, DatagramCipher::wire);
         let mut chain = [0; 32];
         expand(&self.0, "chain", &context, &mut chain);
         Chain(chain)
@@ -93,6 +101,22 @@ impl Direction {
         match self {
             Direction::ClientToServer => "c2s",
             Direction::ServerToClient => "s2c",
+        }
+    }
+
+    /// The number of the direction in datagrams.
+    pub(crate) fn wire(self) -> u8 {
+        match self {
+            Direction::ClientToServer => 0,
+            Direction::ServerToClient => 1,
+        }
+    }
+
+    /// The other one.
+    pub(crate) fn opposite(self) -> Self {
+        match self {
+            Direction::ClientToServer => Direction::ServerToClient,
+            Direction::ServerToClient => Direction::ClientToServer,
         }
     }
 }
@@ -119,6 +143,24 @@ impl Chain {
         mask
     }
 
+    /// The keys of the datagrams in one direction, for this epoch (ciphers 1 and 2).
+    pub fn datagram_keys(&self, direction: Direction) -> StreamKeys {
+        let d = direction.label();
+        let mut keys = StreamKeys { key: [0; 32], iv: [0; 12] };
+        expand(&self.0, &format!("key dgram {d}"), b"", &mut keys.key);
+        expand(&self.0, &format!("iv dgram {d}"), b"", &mut keys.iv);
+        keys
+    }
+
+    /// The keys of the datagrams in one direction, for this epoch (cipher 3).
+    pub fn packet_keys(&self, direction: Direction) -> PacketKeys {
+        let d = direction.label();
+        let mut keys = PacketKeys { enc: [0; 32], mac: [0; 32] };
+        expand(&self.0, &format!("cw enc {d}"), b"", &mut keys.enc);
+        expand(&self.0, &format!("cw mac {d}"), b"", &mut keys.mac);
+        keys
+    }
+
     /// The chain of the next epoch (A7): `HKDF-Extract-SHA256(salt = this chain, IKM = shared ‖
     /// random ‖ transcript)`. `transcript`: SHA-256 of the payloads of `Rekey` and `RekeyReply`.
     pub(crate) fn next(&self, shared: &[u8], random: &[u8; 32], transcript: &[u8; 32]) -> Chain {
@@ -131,7 +173,7 @@ impl Chain {
     }
 }
 
-/// The keys of one direction of a stream in one epoch.
+/// The keys of one direction of a stream, or of AEAD datagrams, in one epoch.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct StreamKeys {
     /// The AEAD key.

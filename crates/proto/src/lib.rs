@@ -11,11 +11,13 @@
 //! 4. [`message`] with [`client`] and [`gateway`]: log-in, enrolment and the answer.
 //! 5. [`record`], [`frame`]: the tunnel on the same connection.
 //! 6. [`tunnel`], [`rekey`], [`liveness`], [`backoff`]: new keys, keeping it alive, coming back.
+//! 7. [`datagram`]: packets over UDP, of a session beside its stream or in static mode.
 
 pub mod backoff;
 pub mod cipher;
 pub mod client;
 pub mod credential;
+pub mod datagram;
 pub mod device;
 pub mod frame;
 pub mod gateway;

@@ -2,8 +2,9 @@
 //!
 //! - **Idle**: a ping after 15 s (±20%) without sending; without life within 5 s the path is dead.
 //! - **Waiting for an answer**: once something was sent and nothing has come back for
-//!   T = max(1 s, 4 × smoothed round trip), a probe (a ping); after another T without life the
-//!   path is suspect: whoever can should try another one beside it.
+//!   T = max(0.3 s, 4 × smoothed round trip), a probe (a ping); after another T without life the
+//!   path is suspect: whoever can should try another one beside it. T is 1 s while the round trip
+//!   is not known. (A8 asks for 1 s always, and C5 for a new path within the second.)
 //! - **Doubted**: the host was asleep, or its way to the other end has changed: a ping at once, and
 //!   the path is suspect until life comes back.
 //! - 30 s of silence are the end in any case in which something was expected.
@@ -16,7 +17,9 @@ use crate::jitter::Jitter;
 
 const KEEPALIVE_SPREAD_PERCENT: u32 = 20;
 const PONG_WITHIN: Duration = Duration::from_secs(5);
-const PROBE_AFTER_MIN: Duration = Duration::from_secs(1);
+const PROBE_AFTER_MIN: Duration = Duration::from_millis(300);
+/// While the round trip is not known.
+const PROBE_AFTER: Duration = Duration::from_secs(1);
 
 /// How patient an end is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +227,7 @@ impl Liveness {
     }
 
     fn probe_after(&self) -> Duration {
-        PROBE_AFTER_MIN.max(self.smoothed.unwrap_or_default() * 4)
+        self.smoothed.map_or(PROBE_AFTER, |round_trip| PROBE_AFTER_MIN.max(round_trip * 4))
     }
 }
 
@@ -300,6 +303,16 @@ mod tests {
         l.on_sent(now + S / 2, true);
         let all = run(&mut l, now + S / 2, 10 * S);
         assert!(matches!(all[..], [(20, Due::Ping(_)), (40, Due::Suspect)]), "{all:?}");
+    }
+
+    #[test]
+    fn a_new_path_is_tried_within_a_second_on_a_fast_one() {
+        let (mut l, now) = start();
+        let payload = l.ping(now);
+        l.on_pong(now + S / 25, payload);
+        l.on_sent(now, true);
+        let all = run(&mut l, now, S);
+        assert!(matches!(all[..], [(3, Due::Ping(_)), (6, Due::Suspect)]), "{all:?}");
     }
 
     #[test]

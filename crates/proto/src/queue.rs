@@ -71,9 +71,10 @@ impl Queue {
         std::mem::take(&mut self.dropped)
     }
 
-    /// The path's round trip: who sends needs so long to hear of a drop.
+    /// The path's round trip: who sends needs so long to hear of a drop, and as long again where a
+    /// lost packet holds up those behind it.
     pub fn set_round_trip(&mut self, round_trip: Duration) {
-        self.codel.interval = round_trip.max(INTERVAL_MIN);
+        self.codel.interval = (round_trip * 2).max(INTERVAL_MIN);
     }
 
     /// Holds at most so many bytes from now on.

@@ -11,6 +11,8 @@ use std::{
 };
 
 use crate::{
+    cipher::DatagramCipher,
+    datagram::{self, KeyChange},
     frame::{self, Control, Frame},
     liveness::{self, Due, Keepalive, Liveness},
     record::{Opener, Usage},
@@ -118,6 +120,28 @@ impl Tunnel {
     /// How far the keys are used up: those that seal and those that open.
     pub fn handle_usage(&mut self, sealed: &Usage, opened: &Usage) {
         self.outgoing.extend(self.rekeying.handle_usage(sealed, opened));
+    }
+
+    /// There are datagrams beside the stream: rekeys change their keys, too.
+    pub fn set_datagrams(&mut self, cipher: DatagramCipher) {
+        self.rekeying.set_datagrams(cipher);
+    }
+
+    /// How far the keys of the datagrams are used up. `opener`: that of the stream.
+    pub fn handle_datagram_usage(
+        &mut self,
+        sealed: &datagram::Usage,
+        opened: &datagram::Usage,
+        opener: &Opener,
+    ) {
+        let epoch = opener.usage().epoch;
+        self.outgoing.extend(self.rekeying.handle_datagram_usage([sealed, opened], epoch));
+    }
+
+    /// The next change of the datagrams' keys; to be acted upon at once, in order, whenever a frame
+    /// or randomness was handled.
+    pub fn poll_key_change(&mut self) -> Option<KeyChange> {
+        self.rekeying.poll_key_change()
     }
 
     /// Whether a rekey waits for [`Tunnel::handle_randomness`].

@@ -1,5 +1,7 @@
 //! Replays the corpora of this crate's fuzz targets (docs/fuzzing.md).
 
+#[path = "../../../fuzz/bodies/datagram.rs"]
+mod datagram;
 #[path = "../../../fuzz/bodies/frame.rs"]
 mod frame;
 #[path = "../../../fuzz/bodies/invitation.rs"]
@@ -14,8 +16,15 @@ mod record;
 mod rekey;
 #[path = "../../../fuzz/bodies/replay.rs"]
 mod replay;
+#[path = "../../../fuzz/bodies/static_datagram.rs"]
+mod static_datagram;
 
 use replay::replay;
+
+#[test]
+fn datagrams() {
+    replay("datagram", datagram::run);
+}
 
 #[test]
 fn frames() {
@@ -45,4 +54,9 @@ fn records() {
 #[test]
 fn rekeys() {
     replay("rekey", rekey::run);
+}
+
+#[test]
+fn static_datagrams() {
+    replay("static_datagram", static_datagram::run);
 }

@@ -43,6 +43,7 @@ fn welcome(session_id: [u8; 16]) -> Welcome {
         keepalive: 15,
         time: 1,
         pins: vec![],
+        datagram: None,
     }
 }
 

@@ -24,6 +24,10 @@ pub struct Offer {
     pub ciphers: Vec<u8>,
     /// The transport it wants for its data.
     pub transport: String,
+    /// Numbers of datagram ciphers, best first; none if it does not want datagrams. Exactly one, or
+    /// none, with a resume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub datagrams: Vec<u8>,
 }
 
 /// What a client wants.

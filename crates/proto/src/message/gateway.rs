@@ -59,6 +59,45 @@ pub struct Welcome {
     pub time: u64,
     /// Public keys (SHA-256 of the SPKI) that belong to this gateway: in use, and spare.
     pub pins: Vec<ByteArray<32>>,
+    /// Where packets may go as datagrams, if the client wants that and the gateway offers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagram: Option<DatagramOffer>,
+}
+
+/// A channel for datagrams beside the stream ([`crate::datagram`]).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatagramOffer {
+    /// The cipher's number. It is part of the keys even if there is no port.
+    pub cipher: u8,
+    /// The gateway's UDP port for this session: the shared one, or one of a range (A22). 0: the
+    /// gateway has no channel to offer at present.
+    pub port: u16,
+    /// The session in each datagram.
+    pub index: u32,
+    /// Hides index and counter from whoever looks on; the same for all sessions of a gateway.
+    pub mask_key: ByteArray<32>,
+}
+
+impl DatagramOffer {
+    /// A channel with this port, index and mask key. The cipher is set by
+    /// [`crate::gateway::Opening::welcome`].
+    pub fn new(port: u16, index: u32, mask_key: [u8; 32]) -> Self {
+        Self { cipher: 0, port, index, mask_key: mask_key.into() }
+    }
+
+    /// No channel.
+    pub(crate) fn none() -> Self {
+        Self::new(0, 0, [0; 32])
+    }
+}
+
+impl std::fmt::Debug for DatagramOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatagramOffer")
+            .field("cipher", &self.cipher)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A value that travels in its usual written form: addresses and networks.

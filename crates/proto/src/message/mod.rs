@@ -12,7 +12,7 @@ mod client;
 mod gateway;
 
 pub use client::{ClientMessage, Enrol, Login, Offer, Request, Resume};
-pub use gateway::{GatewayMessage, RefusalCode, Refused, Reply, Text, Welcome};
+pub use gateway::{DatagramOffer, GatewayMessage, RefusalCode, Refused, Reply, Text, Welcome};
 
 use serde::{Serialize, de::DeserializeOwned};
 

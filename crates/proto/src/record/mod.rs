@@ -40,8 +40,8 @@ const LENGTH_MAX: usize = RECORD_MAX - HEADER_LEN;
 /// The header bytes in front of the length: type application data, version TLS 1.2, as TLS 1.3
 /// writes it (RFC 8446, 5.2).
 const HEADER_START: [u8; 3] = [0x17, 0x03, 0x03];
-const COUNTER_BITS: u32 = 36;
-const TIME_BITS: u32 = 24;
+pub(crate) const COUNTER_BITS: u32 = 36;
+pub(crate) const TIME_BITS: u32 = 24;
 
 /// How much the key of an epoch has been used in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,11 +65,11 @@ impl Usage {
     }
 }
 
-/// The nonce of the next record, before masking. Below 2^36 records.
-fn nonce_bytes(usage: &Usage, time_ms: u64) -> [u8; NONCE_LEN] {
+/// The nonce of a record or datagram, before masking. `counter` is below 2^36.
+pub(crate) fn nonce_bytes(epoch: u32, counter: u64, time_ms: u64) -> [u8; NONCE_LEN] {
     let time = time_ms & ((1 << TIME_BITS) - 1);
-    let epoch = u64::from(usage.epoch % 16) << (COUNTER_BITS + TIME_BITS);
-    (epoch | usage.records << TIME_BITS | time).to_be_bytes()
+    let epoch = u64::from(epoch % 16) << (COUNTER_BITS + TIME_BITS);
+    (epoch | counter << TIME_BITS | time).to_be_bytes()
 }
 
 /// The bytes that look like the end of a TLS connection (an encrypted close_notify): what a sender

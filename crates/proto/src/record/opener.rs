@@ -97,7 +97,8 @@ impl Opener {
         let mut full = [0; NONCE_LEN];
         full.copy_from_slice(nonce);
         // epoch and counter must be the expected ones, time decides nothing
-        let expected = u64::from_be_bytes(nonce_bytes(&self.usage, 0)) >> TIME_BITS;
+        let Usage { epoch, records, .. } = self.usage;
+        let expected = u64::from_be_bytes(nonce_bytes(epoch, records, 0)) >> TIME_BITS;
         if u64::from_be_bytes(full) >> TIME_BITS != expected {
             return Err(OpenError::Order);
         }

@@ -73,7 +73,7 @@ impl Sealer {
         }
         let installed = *self.installed.get_or_insert(now);
         let time_ms = now.saturating_duration_since(installed).as_millis() as u64;
-        let nonce = super::nonce_bytes(&self.usage, time_ms);
+        let nonce = super::nonce_bytes(self.usage.epoch, self.usage.records, time_ms);
         self.usage.add(length);
 
         let (header, rest) = record.split_at_mut(HEADER_LEN);

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Limits, Outgoing, Randomness, RekeyError, Share, answer_by, check_epoch};
+use super::{KeyChanges, Limits, Outgoing, Randomness, RekeyError, Share, answer_by, check_epoch};
 use crate::{
+    datagram,
     frame::{self, Control, RekeyFrame},
     keys::{Chain, Direction},
     record::{Opener, Usage},
@@ -16,6 +17,7 @@ pub(crate) struct Client {
     /// `RekeyPlease` was said in this epoch.
     asked: bool,
     state: State,
+    pub(super) changes: KeyChanges,
 }
 
 #[derive(Debug)]
@@ -35,13 +37,26 @@ enum State {
 
 impl Client {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, asked: false, state: State::Idle }
+        Self { limits, asked: false, state: State::Idle, changes: KeyChanges::default() }
     }
 
     /// What is to be said if a key is used up as far as it should be.
     pub(crate) fn handle_usage(&mut self, sealed: &Usage, opened: &Usage) -> Option<Outgoing> {
+        self.ask_if([sealed, opened].into_iter().any(|usage| self.limits.are_reached(usage)))
+    }
+
+    /// The same for the keys of the datagrams, in this epoch.
+    pub(crate) fn handle_datagram_usage(
+        &mut self,
+        usages: [&datagram::Usage; 2],
+        epoch: u32,
+    ) -> Option<Outgoing> {
+        let mut current = usages.into_iter().filter(|usage| usage.epoch == epoch);
+        self.ask_if(current.any(|usage| self.limits.are_reached_by_datagrams(usage)))
+    }
+
+    fn ask_if(&mut self, reached: bool) -> Option<Outgoing> {
         let idle = matches!(self.state, State::Idle);
-        let reached = [sealed, opened].into_iter().any(|usage| self.limits.are_reached(usage));
         if !idle || self.asked || !reached {
             return None;
         }
@@ -70,6 +85,7 @@ impl Client {
         let reply = RekeyFrame::Reply { epoch: *epoch, public: share.public() };
         let chain = share.agree(public, opener.chain(), random, start, &reply)?;
         let next_keys = chain.stream_keys(Direction::ClientToServer);
+        self.changes.accept(&chain, *epoch, Direction::ServerToClient);
         self.state = State::Replied { chain, since: *since };
         Ok(Some(Outgoing { frame: reply.to_bytes(), next_keys: Some(next_keys) }))
     }
@@ -89,6 +105,7 @@ impl Client {
             }
             (RekeyFrame::Done { epoch }, State::Replied { chain, .. }) => {
                 check_epoch(current, *epoch)?;
+                self.changes.switch(&chain, *epoch, Direction::ClientToServer);
                 opener.advance(chain);
                 self.asked = false;
             }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Outgoing, Policy, Randomness, RekeyError, Share, answer_by, check_epoch};
+use super::{KeyChanges, Outgoing, Policy, Randomness, RekeyError, Share, answer_by, check_epoch};
 use crate::{
+    datagram,
     frame::RekeyFrame,
     jitter::Jitter,
     keys::Direction,
@@ -22,6 +23,7 @@ pub(crate) struct Gateway {
     /// When the present epoch began.
     since: Instant,
     state: State,
+    pub(super) changes: KeyChanges,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,13 @@ impl Gateway {
     pub(crate) fn new(now: Instant, policy: Policy, seed: u64) -> Self {
         let mut jitter = Jitter::new(seed);
         let due = now + jitter.spread(policy.interval, SPREAD_PERCENT);
-        Self { policy, jitter, since: now, state: State::Idle { due } }
+        Self {
+            policy,
+            jitter,
+            since: now,
+            state: State::Idle { due },
+            changes: KeyChanges::default(),
+        }
     }
 
     /// The client has asked for a rekey.
@@ -54,6 +62,16 @@ impl Gateway {
         let current = |usage: &&Usage| usage.epoch == opened.epoch;
         let mut usages = [sealed, opened].into_iter().filter(current);
         if idle && usages.any(|usage| self.policy.limits.are_reached(usage)) {
+            self.state = State::Due;
+        }
+    }
+
+    /// The same for the keys of the datagrams, in this epoch.
+    pub(crate) fn handle_datagram_usage(&mut self, usages: [&datagram::Usage; 2], epoch: u32) {
+        let limits = &self.policy.limits;
+        let mut current = usages.into_iter().filter(|usage| usage.epoch == epoch);
+        let idle = matches!(self.state, State::Idle { .. });
+        if idle && current.any(|usage| limits.are_reached_by_datagrams(usage)) {
             self.state = State::Due;
         }
     }
@@ -97,6 +115,8 @@ impl Gateway {
         check_epoch(opener.usage().epoch, *epoch)?;
         let chain = share.agree(public, opener.chain(), random, start, frame)?;
         let next_keys = chain.stream_keys(Direction::ServerToClient);
+        self.changes.accept(&chain, *epoch, Direction::ClientToServer);
+        self.changes.switch(&chain, *epoch, Direction::ServerToClient);
         opener.advance(chain);
         self.since = now;
         let due = now + self.jitter.spread(self.policy.interval, SPREAD_PERCENT);

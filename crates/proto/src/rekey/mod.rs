@@ -9,20 +9,28 @@
 //! Each end changes its sending key right behind its own frame, and its receiving key right behind
 //! the other end's. A stream keeps its order, so that no record is ever opened with the wrong key.
 //!
+//! Datagrams keep no order: their receivers accept the next epoch as soon as they can compute it, and
+//! the one before for a while ([`KeyChange`]).
+//!
 //! Only the gateway starts; the client answers, and may ask for a rekey. Used by
 //! [`crate::tunnel::Tunnel`], which passes frames, time and randomness on.
 
 mod client;
 mod gateway;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    cipher::DatagramCipher,
+    datagram::{self, EpochKeys, KeyChange},
     frame::RekeyFrame,
-    keys::{Chain, StreamKeys},
+    keys::{Chain, Direction, StreamKeys},
     record::{Opener, Usage},
 };
 
@@ -30,6 +38,10 @@ use crate::{
 pub const RECORDS_MAX: u64 = 1 << 24;
 /// Bytes of records of an epoch and a direction after which there must be a rekey: 64 GiB.
 pub const BYTES_MAX: u64 = 64 << 30;
+/// Datagrams of an epoch and a direction after which there must be a rekey.
+pub const DATAGRAMS_MAX: u64 = 1 << 26;
+/// Datagrams that were not authentic under one key, after which there must be a rekey.
+pub const FAILURES_MAX: u64 = 1 << 30;
 /// How long a key may be in use, ±10%.
 pub const INTERVAL: Duration = Duration::from_secs(4 * 3_600);
 
@@ -41,19 +53,34 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 pub struct Limits {
     /// Records; at most [`RECORDS_MAX`].
     pub records: u64,
-    /// Bytes of records; at most [`BYTES_MAX`].
+    /// Bytes of records, and of datagrams; at most [`BYTES_MAX`].
     pub bytes: u64,
+    /// Datagrams; at most [`DATAGRAMS_MAX`].
+    pub datagrams: u64,
+    /// Datagrams that were not authentic; at most [`FAILURES_MAX`].
+    pub failures: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { records: RECORDS_MAX, bytes: BYTES_MAX }
+        Self {
+            records: RECORDS_MAX,
+            bytes: BYTES_MAX,
+            datagrams: DATAGRAMS_MAX,
+            failures: FAILURES_MAX,
+        }
     }
 }
 
 impl Limits {
     fn are_reached(&self, usage: &Usage) -> bool {
         usage.records >= self.records || usage.bytes >= self.bytes
+    }
+
+    fn are_reached_by_datagrams(&self, usage: &datagram::Usage) -> bool {
+        usage.datagrams >= self.datagrams
+            || usage.bytes >= self.bytes
+            || usage.failures >= self.failures
     }
 }
 
@@ -130,6 +157,37 @@ impl Rekeying {
         }
     }
 
+    /// How far the present keys of the datagrams are used up.
+    pub(crate) fn handle_datagram_usage(
+        &mut self,
+        usages: [&datagram::Usage; 2],
+        epoch: u32,
+    ) -> Option<Outgoing> {
+        match self {
+            Rekeying::Client(client) => client.handle_datagram_usage(usages, epoch),
+            Rekeying::Gateway(gateway) => {
+                gateway.handle_datagram_usage(usages, epoch);
+                None
+            }
+        }
+    }
+
+    /// The datagrams beside the stream have this cipher: rekeys change their keys, too.
+    pub(crate) fn set_datagrams(&mut self, cipher: DatagramCipher) {
+        match self {
+            Rekeying::Client(client) => client.changes.cipher = Some(cipher),
+            Rekeying::Gateway(gateway) => gateway.changes.cipher = Some(cipher),
+        }
+    }
+
+    /// The next change of the datagrams' keys.
+    pub(crate) fn poll_key_change(&mut self) -> Option<KeyChange> {
+        match self {
+            Rekeying::Client(client) => client.changes.queue.pop_front(),
+            Rekeying::Gateway(gateway) => gateway.changes.queue.pop_front(),
+        }
+    }
+
     /// Whether the next step needs [`Rekeying::handle_randomness`].
     pub(crate) fn wants_randomness(&self) -> bool {
         match self {
@@ -164,6 +222,31 @@ impl Rekeying {
         match self {
             Rekeying::Client(client) => client.handle_timeout(now),
             Rekeying::Gateway(gateway) => gateway.handle_timeout(now),
+        }
+    }
+}
+
+/// What rekeys do to the datagrams beside the stream, if there are any.
+#[derive(Debug, Default)]
+struct KeyChanges {
+    cipher: Option<DatagramCipher>,
+    queue: VecDeque<KeyChange>,
+}
+
+impl KeyChanges {
+    /// The other end may use the keys of this chain from now on.
+    fn accept(&mut self, chain: &Chain, epoch: u32, direction: Direction) {
+        if let Some(cipher) = self.cipher {
+            let keys = EpochKeys::new(cipher, chain, epoch, direction);
+            self.queue.push_back(KeyChange::Accept(keys));
+        }
+    }
+
+    /// This end uses the keys of this chain from now on.
+    fn switch(&mut self, chain: &Chain, epoch: u32, direction: Direction) {
+        if let Some(cipher) = self.cipher {
+            let keys = EpochKeys::new(cipher, chain, epoch, direction);
+            self.queue.push_back(KeyChange::Use(keys));
         }
     }
 }

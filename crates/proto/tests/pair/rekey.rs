@@ -289,7 +289,7 @@ proptest! {
         tight: bool,
     ) {
         let cipher = if chacha { CipherId::ChaCha20Poly1305 } else { CipherId::Aes256Gcm };
-        let limits = if tight { Limits { records: 3, bytes: 5_000 } } else { Limits::default() };
+        let limits = if tight { Limits { records: 3, bytes: 5_000, ..Limits::default() } } else { Limits::default() };
         let policy = Policy { interval: Duration::from_millis(interval), limits };
         let delay = Duration::from_millis(delay);
         let mut pair = Pair::with_rekeys(cipher, delay, limits, policy);

@@ -3,32 +3,32 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
-};
+mod datagram;
+mod document;
+mod static_mode;
+
+use std::time::{Duration, Instant};
 
 use cipherwall_packet::offload::{self, OffloadHeader};
 use cipherwall_proto::{
     cipher::{CipherId, TAG_LEN},
-    client::{self, Answer, Credential, Resumable},
+    client::{Answer, Credential, Resumable},
     credential,
-    device::{DeviceKey, Purpose},
+    device::Purpose,
     frame::{self, Control, Frame, KickReason},
-    gateway::{self, Demand},
+    gateway::Demand,
     hint,
     invitation::{Endpoint, Invitation, Transport},
-    keys::{Chain, Direction, DoorKey, Root},
+    keys::{Chain, Direction},
     knock::{self, Alpn, Verdict, Watch},
     liveness::Keepalive,
-    message::{Text, Welcome},
     record::{Batch, Opener, PREFIX_LEN, Sealer},
     rekey::{Limits, Policy, Randomness, Side},
     tunnel::Tunnel,
 };
+use document::Vectors;
 
-const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+const DOCUMENT: &str = include_str!("../../../../docs/protocol.md");
 
 #[test]
 fn document_and_code_agree() {
@@ -41,6 +41,8 @@ fn document_and_code_agree() {
     resume(&vectors);
     frames(&vectors);
     records(&vectors);
+    datagram::all(&vectors);
+    static_mode::all(&vectors);
     let unused = vectors.unused();
     assert!(unused.is_empty(), "no code checks the vectors {unused:?}");
 }
@@ -81,7 +83,7 @@ fn keys(v: &Vectors) {
     v.check("resume_signature", &v.device().sign(Purpose::Resume, &root.proof()));
     for cipher in [CipherId::ChaCha20Poly1305, CipherId::Aes256Gcm] {
         let name = |what: &str| format!("{what}.cipher_{}", cipher.wire());
-        let chain = root.chain(&v.array("session_id"), 1, cipher);
+        let chain = root.chain(&v.array("session_id"), 1, cipher, None);
         v.check(&name("chain_0"), &chain.0);
         for (d, direction) in
             [("c2s", Direction::ClientToServer), ("s2c", Direction::ServerToClient)]
@@ -211,6 +213,14 @@ fn records(v: &Vectors) {
 
 /// The rekey behind the records, and the first record of each end behind that.
 fn rekey(v: &Vectors, name: impl Fn(&str) -> String, now: Instant, mut ours: End, mut theirs: End) {
+    change_keys(v, now, &mut ours, &mut theirs);
+    v.check(&name("record_c2s_epoch_1"), &seal(&mut ours.sealer, now, &v.bytes("ping")));
+    v.check(&name("record_s2c_epoch_1"), &seal(&mut theirs.sealer, now, &v.bytes("pong")));
+    v.check("ping", &open(&mut theirs.opener, &v.bytes(&name("record_c2s_epoch_1"))));
+    v.check("pong", &open(&mut ours.opener, &v.bytes(&name("record_s2c_epoch_1"))));
+}
+
+fn change_keys(v: &Vectors, now: Instant, ours: &mut End, theirs: &mut End) {
     theirs.handle(now, &v.bytes("rekey_please"));
     theirs.tunnel.handle_timeout(now + Duration::from_secs(1)).unwrap();
     theirs.randomise(now, "rekey_secret_gateway");
@@ -221,10 +231,6 @@ fn rekey(v: &Vectors, name: impl Fn(&str) -> String, now: Instant, mut ours: End
     theirs.open(now, &wire);
     let wire = theirs.seal(now, "rekey_done");
     ours.open(now, &wire);
-    v.check(&name("record_c2s_epoch_1"), &seal(&mut ours.sealer, now, &v.bytes("ping")));
-    v.check(&name("record_s2c_epoch_1"), &seal(&mut theirs.sealer, now, &v.bytes("pong")));
-    v.check("ping", &open(&mut theirs.opener, &v.bytes(&name("record_c2s_epoch_1"))));
-    v.check("pong", &open(&mut ours.opener, &v.bytes(&name("record_s2c_epoch_1"))));
 }
 
 /// One end of a tunnel, as far as rekeys go.
@@ -284,119 +290,4 @@ fn open(opener: &mut Opener, record: &[u8]) -> Vec<u8> {
     let length = opener.open(&mut record.to_vec(), &mut plaintext).unwrap();
     plaintext.truncate(length);
     plaintext
-}
-
-/// The vectors of the document, and which of them have been looked at.
-struct Vectors {
-    values: BTreeMap<String, Vec<u8>>,
-    used: RefCell<BTreeSet<String>>,
-}
-
-impl Vectors {
-    /// `name = hex` or `name = "text"` in blocks marked `vectors`, continued on indented lines.
-    fn read(document: &str) -> Self {
-        let mut lines: Vec<String> = Vec::new();
-        let mut inside = false;
-        for line in document.lines() {
-            match line {
-                "```vectors" => inside = true,
-                "```" => inside = false,
-                _ if !inside => {}
-                _ if line.starts_with(' ') => lines.last_mut().unwrap().push_str(line.trim()),
-                _ => lines.push(line.to_owned()),
-            }
-        }
-        let mut values = BTreeMap::new();
-        for line in lines {
-            let (name, value) = line.split_once('=').unwrap();
-            let value = value.trim();
-            let text = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-            let bytes = text.map_or_else(|| unhex(value), |text| text.as_bytes().to_vec());
-            let earlier = values.insert(name.trim().to_owned(), bytes);
-            assert!(earlier.is_none(), "{name} stands twice in the document");
-        }
-        Self { values, used: RefCell::default() }
-    }
-
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        self.used.borrow_mut().insert(name.to_owned());
-        self.values.get(name).unwrap_or_else(|| panic!("the document has no {name}")).clone()
-    }
-
-    fn array<const N: usize>(&self, name: &str) -> [u8; N] {
-        self.bytes(name).try_into().unwrap()
-    }
-
-    fn text(&self, name: &str) -> String {
-        String::from_utf8(self.bytes(name)).unwrap()
-    }
-
-    /// The code's value must be the document's.
-    fn check(&self, name: &str, code: &[u8]) {
-        assert_eq!(hex(&self.bytes(name)), hex(code), "{name}: document left, code right");
-    }
-
-    /// The code's message: the document has its map as far as the key `pad`.
-    fn check_message(&self, name: &str, message: &[u8]) {
-        let (header, map) = message.split_at(8);
-        assert_eq!(header[..4], *b"IRVP");
-        assert_eq!(header[4..], (map.len() as u32).to_be_bytes());
-        assert!(message.len().is_multiple_of(1_024), "{name}: {} bytes", message.len());
-        let (head, pad) = map.split_at(self.bytes(name).len());
-        self.check(name, head);
-        // bin 16 of zeros
-        let [0xc5, high, low, zeros @ ..] = pad else { panic!("{name}: no pad at its end") };
-        assert_eq!(zeros.len(), usize::from(u16::from_be_bytes([*high, *low])));
-        assert!(zeros.iter().all(|byte| *byte == 0), "{name}: the pad is not zeros");
-    }
-
-    fn unused(&self) -> Vec<&String> {
-        let used = self.used.borrow();
-        self.values.keys().filter(|name| !used.contains(*name)).collect()
-    }
-
-    fn root(&self) -> Root {
-        Root(self.array("root"))
-    }
-
-    fn door(&self) -> DoorKey {
-        DoorKey(self.array("door_key"))
-    }
-
-    fn device(&self) -> DeviceKey {
-        DeviceKey::from_seed(&self.array("device_seed"))
-    }
-
-    /// Both ends of the example's connection.
-    fn openings(&self, ciphers: &[CipherId]) -> (client::Opening, gateway::Opening) {
-        let (root, door) = (self.root(), self.door());
-        let client = client::Opening::new(root, &door, Alpn::Http1, "example 1.0", ciphers);
-        (client, gateway::Opening::new(self.root(), true))
-    }
-
-    fn welcome(&self) -> Welcome {
-        Welcome {
-            session_id: self.array::<16>("session_id").into(),
-            token: self.array::<16>("token").into(),
-            version: 0,
-            cipher: 0,
-            v4: Text("10.8.0.2".parse().unwrap()),
-            v6: Text("fd00::2".parse().unwrap()),
-            routes: ["0.0.0.0/1", "128.0.0.0/1"].map(|net| Text(net.parse().unwrap())).to_vec(),
-            dns: vec![Text("10.8.0.1".parse().unwrap())],
-            mtu: 1420,
-            keepalive: 15,
-            time: 1_800_000_000,
-            pins: ["pin_in_use", "pin_spare"].map(|pin| self.array::<32>(pin).into()).to_vec(),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(hex: &str) -> Vec<u8> {
-    assert!(hex.len().is_multiple_of(2) && hex.is_ascii(), "{hex}");
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
