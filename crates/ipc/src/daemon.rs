@@ -49,9 +49,9 @@ pub struct Status {
     pub state: State,
     /// The profile in use.
     pub profile: Option<String>,
-    /// What carries the session: `tls`.
+    /// What carries packets now: `tls`, or `udp`.
     pub transport: Option<String>,
-    /// The cipher of the tunnel.
+    /// The cipher of these packets.
     pub cipher: Option<String>,
     /// This device's IPv4 address inside the tunnel.
     pub inner_address: Option<IpAddr>,
@@ -71,6 +71,8 @@ pub struct Status {
     pub rtt_ms: Option<f64>,
     /// Why it is not connected, or was lost last, for people.
     pub error: Option<String>,
+    /// What the user should know although it is connected, for people.
+    pub notice: Option<String>,
     /// While reconnecting: when the connection was lost, Unix seconds.
     pub lost_at: Option<u64>,
     /// While reconnecting: when the next try is due, Unix seconds; absent if tries follow one
@@ -128,6 +130,7 @@ mod tests {
             since: Some(1_700_000_000),
             rtt_ms: Some(12.5),
             error: None,
+            notice: None,
             lost_at: None,
             next_try: None,
         };
@@ -138,7 +141,7 @@ mod tests {
                 r#""cipher":"aes-256-gcm","inner_address":"10.8.0.2","#,
                 r#""inner_address_v6":"fd00::2","gateway":"192.0.2.1:8443","interface":"cw0","#,
                 r#""rx_bytes":1,"tx_bytes":2,"since":1700000000,"rtt_ms":12.5,"error":null,"#,
-                r#""lost_at":null,"next_try":null}}"#,
+                r#""notice":null,"lost_at":null,"next_try":null}}"#,
             )
         );
         assert_eq!(serde_json::to_string(&Request::Disconnect).expect("JSON"), r#""disconnect""#);

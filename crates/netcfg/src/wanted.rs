@@ -1,6 +1,7 @@
 //! The wanted state of the host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -81,6 +82,8 @@ pub struct GatewayNetwork {
     pub allow_private: Vec<IpNet>,
     /// The TCP ports on which the gateway accepts clients.
     pub listen_tcp: Vec<u16>,
+    /// The UDP ports on which it takes their datagrams.
+    pub listen_udp: Vec<RangeInclusive<u16>>,
     /// The TCP ports of services on its inner addresses, beside DNS, that clients may reach.
     pub inside_tcp: Vec<u16>,
     /// Whether the gateway has IPv6 to the internet. Where it has none, IPv6 from inside is refused

@@ -4,10 +4,16 @@
 //! get the settings that keep TCP in TCP bearable: BBR on long paths where the kernel has it, no
 //! delay, and little unsent data in the kernel, where nothing can be dropped any more.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::udp::UdpSocket;
 
 /// Unsent bytes in the kernel above which a socket counts as full, to begin with; later on the
 /// sender sets it by the path's rate.
@@ -38,6 +44,15 @@ pub enum ListenError {
          (find it with: ss -ltnp 'sport = :{port}')", port = address.port()
     )]
     InUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The UDP port is taken.
+    #[error(
+        "UDP {address} is in use by another program; stop it, or choose another port \
+         (find it with: ss -lunp 'sport = :{port}')", port = address.port()
+    )]
+    UdpInUse {
         /// The address asked for.
         address: SocketAddr,
     },
@@ -84,15 +99,51 @@ impl SocketFactory {
             socket.bind(&address.into())?;
             TcpSocket::from_std_stream(socket.into()).listen(BACKLOG)
         };
-        listen().map_err(|source| {
-            if source.kind() == io::ErrorKind::AddrInUse {
-                ListenError::InUse { address }
-            } else if source.kind() == io::ErrorKind::PermissionDenied {
-                ListenError::NotPermitted { address }
-            } else {
-                ListenError::Other { address, source }
-            }
-        })
+        listen().map_err(|source| listen_error(source, address, ListenError::InUse { address }))
+    }
+
+    /// Receives datagrams of clients. An IPv6 wildcard address takes IPv4 too.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn udp_listen(&self, address: SocketAddr) -> Result<UdpSocket, ListenError> {
+        self.udp(address)
+            .map_err(|source| listen_error(source, address, ListenError::UdpInUse { address }))
+    }
+
+    /// A socket for datagrams to and from this peer, and to other addresses that it may have: it is
+    /// bound to a free port of any own address.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn udp_for(&self, peer: SocketAddr) -> io::Result<UdpSocket> {
+        let any: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.udp(SocketAddr::new(any, 0))
+    }
+
+    fn udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        socket.bind(&address.into())?;
+        UdpSocket::new(socket)
+    }
+}
+
+fn listen_error(source: io::Error, address: SocketAddr, in_use: ListenError) -> ListenError {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        in_use
+    } else if source.kind() == io::ErrorKind::PermissionDenied {
+        ListenError::NotPermitted { address }
+    } else {
+        ListenError::Other { address, source }
     }
 }
 

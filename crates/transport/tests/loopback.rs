@@ -110,6 +110,7 @@ fn welcome() -> Welcome {
         keepalive: 15,
         time: 1,
         pins: vec![[0; 32].into(), [1; 32].into()],
+        datagram: None,
     }
 }
 

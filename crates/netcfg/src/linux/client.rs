@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{
     change::{Address, Change, Route},
     dns,
+    gateway::refuse_networks_in_use,
     netlink::{Action, Netlink, Rule, Selector},
     nft,
     plan::{Plan, existing, usable},
@@ -35,6 +36,8 @@ pub(super) async fn plan(
     journaled: &[Change],
 ) -> Result<Plan, Error> {
     let interface = existing(netlink, &wanted.interface).await?;
+    refuse_networks_in_use(&wanted.interface, &wider_than_a_host(&wanted.addresses), netlink)
+        .await?;
     let mut plan = Plan::default();
     plan.quiet_interface(&interface.name);
     // The mark counts when the source of an answer to the tunnel's own packets is checked.
@@ -63,6 +66,12 @@ pub(super) async fn plan(
         }
     }
     Ok(plan)
+}
+
+/// The networks of addresses that were given with one.
+fn wider_than_a_host(addresses: &[IpNet]) -> Vec<IpNet> {
+    let wider = |address: &&IpNet| address.prefix_len() < address.max_prefix_len();
+    addresses.iter().filter(wider).map(IpNet::trunc).collect()
 }
 
 /// Neighbours that ask who has the inner address get no answer. 1 is enough for that; 2 would cut
@@ -139,7 +148,7 @@ fn rules(wanted: &ClientNetwork) -> Vec<Rule> {
             rules.push(Rule { ipv6, priority, selector, action });
         };
         add(priority::TUNNEL_CONNECTION, Selector::Marked(wanted.mark), Action::Lookup(MAIN_TABLE));
-        add(priority::EVERYTHING, Selector::NotMarked(wanted.mark), Action::Lookup(wanted.table));
+        add(priority::EVERYTHING, Selector::NotMarked(wanted.mark), into_tunnel(wanted, ipv6));
     }
     let to = |priority, network: IpNet, action| Rule {
         ipv6: matches!(network, IpNet::V6(_)),
@@ -162,6 +171,15 @@ fn rules(wanted: &ClientNetwork) -> Vec<Rule> {
     // The rule for everything comes last, so that nothing allowed is cut off in between.
     rules.sort_by_key(|rule| rule.priority);
     rules
+}
+
+/// Where there is no IPv6 inside, programs are told so at once and go on with IPv4, instead of
+/// waiting, or of going around the tunnel.
+fn into_tunnel(wanted: &ClientNetwork, ipv6: bool) -> Action {
+    if ipv6 && !wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
+        return Action::Prohibit;
+    }
+    Action::Lookup(wanted.table)
 }
 
 /// Networks that are nobody's on the internet: never "the connected subnet", which may be hostile
@@ -216,6 +234,21 @@ mod tests {
     fn no_private_network_is_excepted_when_the_lan_is_not_allowed() {
         let rules = rules(&ClientNetwork { allow_lan: false, ..wanted() });
         assert!(rules.iter().all(|rule| rule.priority != priority::LAN));
+    }
+
+    #[test]
+    fn without_ipv6_inside_it_is_refused_instead_of_lost() {
+        let of_everything = |addresses: &[IpNet]| -> Vec<(bool, Action)> {
+            let rules = rules(&ClientNetwork { addresses: addresses.to_vec(), ..wanted() });
+            let last = rules.into_iter().filter(|rule| rule.priority == priority::EVERYTHING);
+            last.map(|rule| (rule.ipv6, rule.action)).collect()
+        };
+        let [v4, v6] = ["10.66.0.2/24", "fd66::2/64"].map(|text| text.parse().unwrap());
+        let into_tunnel = Action::Lookup(TABLE_DEFAULT);
+        for (ipv6, action) in of_everything(&[v4]) {
+            assert_eq!(action, if ipv6 { Action::Prohibit } else { into_tunnel.clone() });
+        }
+        assert!(of_everything(&[v4, v6]).iter().all(|(_, action)| *action == into_tunnel));
     }
 
     #[test]

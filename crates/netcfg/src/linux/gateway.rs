@@ -25,7 +25,7 @@ pub(super) async fn plan(
     if let Some(uplink) = &wanted.uplink {
         check_name(uplink)?;
     }
-    refuse_networks_in_use(wanted, netlink).await?;
+    refuse_networks_in_use(&wanted.interface, &wanted.networks, netlink).await?;
 
     let mut plan = Plan::default();
     plan.quiet_interface(&interface.name);
@@ -72,15 +72,19 @@ async fn pass_other_firewalls(plan: &mut Plan, wanted: &GatewayNetwork) -> Resul
     Ok(())
 }
 
-/// An inside network that the gateway has outside too would cut it off from its neighbours.
-async fn refuse_networks_in_use(wanted: &GatewayNetwork, netlink: &Netlink) -> Result<(), Error> {
+/// An inside network that this host has outside too would cut it off from its neighbours.
+pub(super) async fn refuse_networks_in_use(
+    tun: &str,
+    networks: &[IpNet],
+    netlink: &Netlink,
+) -> Result<(), Error> {
     for (interface, address) in netlink.addresses().await? {
         let overlaps =
             |network: &&IpNet| network.contains(&address.trunc()) || address.contains(*network);
-        if interface == wanted.interface {
+        if interface == tun {
             continue;
         }
-        if let Some(network) = wanted.networks.iter().find(overlaps) {
+        if let Some(network) = networks.iter().find(overlaps) {
             return Err(Error::NetworkInUse { network: *network, address, interface });
         }
     }

@@ -19,13 +19,16 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{
-    pool,
+    beside, pool,
     sender::{Flushed, SendError, Sender},
 };
-use crate::socket::{self, PathLength};
+use crate::{
+    datagram::Channel,
+    socket::{self, PathLength},
+};
 
 /// How long a link looks for unanswered traffic before it sleeps until told of some.
-const AWAKE: Duration = Duration::from_millis(500);
+const AWAKE: Duration = Duration::from_millis(150);
 /// How many round trips are looked at before a path is taken for long.
 const SAMPLES: u32 = 3;
 /// How long a farewell may take.
@@ -125,6 +128,12 @@ impl Link {
         }
     }
 
+    /// There are datagrams beside the stream. To be told before [`Link::run`].
+    pub fn add_datagrams(&mut self, channel: Arc<Channel>) {
+        self.tunnel.set_datagrams(channel.cipher());
+        self.sender.set_channel(channel);
+    }
+
     /// What sends over this tunnel.
     pub fn sender(&self) -> &Arc<Sender> {
         &self.sender
@@ -132,7 +141,8 @@ impl Link {
 
     /// Bytes of frames received and sent so far.
     pub fn traffic(&self) -> (u64, u64) {
-        (self.received, self.sent)
+        let (received, sent) = self.sender.channel().map_or((0, 0), |channel| channel.traffic());
+        (self.received + received, self.sent + sent)
     }
 
     /// Packets that were not sent since the path is too slow for them; since the last call.
@@ -145,14 +155,16 @@ impl Link {
         self.tunnel.is_suspect()
     }
 
-    /// The smoothed round trip, once known.
+    /// The smoothed round trip of what carries packets now, once known.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.tunnel.round_trip()
+        let datagrams = self.sender.datagrams().and_then(Channel::round_trip);
+        datagrams.or_else(|| self.tunnel.round_trip())
     }
 
-    /// How often the keys have been changed.
+    /// How often the keys have been changed: those of the stream, and of the datagrams beside it.
     pub fn epoch(&self) -> u32 {
-        self.opener.usage().epoch
+        let stream = self.opener.usage().epoch;
+        self.sender.channel().map_or(stream, |channel| stream.min(channel.usage().0.epoch))
     }
 
     /// Asks for an answer, to learn the round trip.
@@ -186,6 +198,7 @@ impl Link {
         }
         let due = self.due();
         let blocked = self.sender.is_blocked()?;
+        let channel = self.sender.channel();
         tokio::select! {
             ready = self.stream.readable() => {
                 ready.map_err(LinkError::Receive)?;
@@ -198,8 +211,10 @@ impl Link {
             }
             // something to look at above: a full socket, a failure, traffic after a pause
             () = self.sender.wake_link.notified() => Ok(None),
+            () = beside::wants_attention(channel, &self.sender) => Ok(None),
             () = tokio::time::sleep_until(due.into()) => {
                 self.note_sent();
+                beside::drive(&self.sender);
                 let event = self.tunnel.handle_timeout(Instant::now())?;
                 self.send_frames()?;
                 self.sender.hold(self.tunnel.is_doubtful())?;
@@ -312,6 +327,7 @@ impl Link {
                 | Frame::Rekey(_)
                 | Frame::Skipped => {
                     event = self.tunnel.handle_frame(now, &frame, &mut self.opener)?;
+                    beside::change_keys(&mut self.tunnel, &self.sender);
                     if event.is_some() {
                         // what is behind it is looked at in the next round
                         self.unread = true;
@@ -342,6 +358,7 @@ impl Link {
         if self.tunnel.wants_randomness() {
             let randomness = randomness()?;
             self.tunnel.handle_randomness(Instant::now(), &randomness, &self.opener)?;
+            beside::change_keys(&mut self.tunnel, &self.sender);
         }
         let mut frames = self.tunnel.poll_frames();
         let mut blocked = false;
@@ -381,6 +398,7 @@ impl Link {
         let sent = self.sender.take_sent(self.tunnel.round_trip());
         self.dropped += sent.dropped;
         self.tunnel.handle_usage(&sent.usage, &self.opener.usage());
+        self.dropped += beside::note_usage(&mut self.tunnel, &self.sender, &self.opener);
         self.sent += sent.bytes;
         if let Some(at) = sent.last {
             self.tunnel.handle_sent(at, false);
@@ -396,6 +414,8 @@ impl Link {
     fn due(&mut self) -> Instant {
         let now = Instant::now();
         let (timeout, _) = self.tunnel.poll_timeout();
+        let datagrams = self.sender.channel().and_then(|channel| channel.poll_timeout(now));
+        let timeout = datagrams.map_or(timeout, |at| timeout.min(at));
         if now < self.active_until || !self.sender.link_sleeps() {
             timeout.min(now + AWAKE)
         } else {
@@ -407,6 +427,9 @@ impl Link {
 /// Senders may be held by others for a while; the connection ends here all the same.
 impl Drop for Link {
     fn drop(&mut self) {
+        if let Some(channel) = self.sender.channel() {
+            channel.retire(&self.sender);
+        }
         let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
     }
 }

@@ -4,6 +4,7 @@
 //! the path alive and finishes what a sender could not send at once. Buffers belong to a
 //! connection only while it has something in them (`pool`).
 
+mod beside;
 mod link;
 mod pace;
 mod pool;

@@ -8,8 +8,11 @@ const AHEAD: Duration = Duration::from_millis(4);
 const BYTES_MIN: usize = 16 * 1024;
 /// More than this at once saves no system calls worth the name.
 const BYTES_MAX: usize = 128 * 1024;
-/// What queues for the socket takes at most so long.
+/// What queues for the socket takes at most so long, or [`QUEUED_ROUND_TRIPS`]: while a lost packet is
+/// repeated, or BBR looks for the shortest round trip, the path takes next to nothing, and more than
+/// a window comes in.
 const QUEUED: Duration = Duration::from_millis(100);
+const QUEUED_ROUND_TRIPS: u32 = 2;
 const QUEUE_MIN: usize = 256 * 1024;
 const QUEUE_MAX: usize = 4 * 1024 * 1024;
 /// How long the socket is watched before its rate is taken ...
@@ -35,9 +38,11 @@ impl Pace {
         self.bytes_in(AHEAD).clamp(BYTES_MIN, BYTES_MAX)
     }
 
-    /// Bytes that may queue. Many slow connections take no more together than a fast one.
-    pub(super) fn queue_bytes(&self) -> usize {
-        self.bytes_in(QUEUED).clamp(QUEUE_MIN, QUEUE_MAX)
+    /// Bytes that may queue on a path with this round trip. Many slow connections take no more
+    /// together than a fast one.
+    pub(super) fn queue_bytes(&self, round_trip: Duration) -> usize {
+        let longest = QUEUED.max(round_trip * QUEUED_ROUND_TRIPS);
+        self.bytes_in(longest).clamp(QUEUE_MIN, QUEUE_MAX)
     }
 
     /// The socket has taken so many bytes.
@@ -93,10 +98,13 @@ mod tests {
     fn a_slow_socket_gets_little_ahead_and_a_fast_one_much() {
         let (mut now, mut pace) = (Instant::now(), Pace::default());
         run(&mut pace, &mut now, 100_000, true);
-        assert_eq!((pace.bytes(), pace.queue_bytes()), (BYTES_MAX, QUEUE_MAX), "800 Mbit/s");
+        let near = Duration::from_millis(1);
+        assert_eq!((pace.bytes(), pace.queue_bytes(near)), (BYTES_MAX, QUEUE_MAX), "800 Mbit/s");
         run(&mut pace, &mut now, 2_500, true);
         assert_eq!(pace.bytes(), BYTES_MIN, "20 Mbit/s");
-        assert!(pace.queue_bytes() < QUEUE_MIN * 5 / 4, "{}", pace.queue_bytes());
+        assert!(pace.queue_bytes(near) < QUEUE_MIN * 5 / 4, "{}", pace.queue_bytes(near));
+        let far = pace.queue_bytes(Duration::from_millis(200));
+        assert!((900_000..1_200_000).contains(&far), "{far}");
         run(&mut pace, &mut now, 12_500, true);
         assert!((49_000..51_000).contains(&pace.bytes()), "100 Mbit/s: {}", pace.bytes());
     }

@@ -10,7 +10,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -24,11 +24,14 @@ use socket2::SockRef;
 use tokio::{net::TcpStream, sync::Notify};
 
 use super::{pace::Pace, pool};
+use crate::datagram::Channel;
 
 /// Sends frames over a tunnel's TCP connection. Shared by whoever has packets for the other end.
 pub struct Sender {
     stream: Arc<TcpStream>,
     state: Mutex<State>,
+    /// Datagrams beside the stream, if there are any.
+    channel: OnceLock<Arc<Channel>>,
     /// Tells the [`super::Link`] that it has something to do.
     pub(super) wake_link: Notify,
 }
@@ -43,6 +46,8 @@ struct State {
     /// Packets that found no room.
     queue: Queue,
     pace: Pace,
+    /// The path's, once known.
+    round_trip: Duration,
     /// Packets stay in the queue.
     holds: bool,
     /// The connection is of no use any more.
@@ -110,13 +115,31 @@ impl Sender {
                 written: 0,
                 queue: Queue::default(),
                 pace: Pace::default(),
+                round_trip: Duration::ZERO,
                 holds: false,
                 failed: false,
                 sent: Sent::default(),
                 link_sleeps: false,
             }),
+            channel: OnceLock::new(),
             wake_link: Notify::new(),
         }
+    }
+
+    /// There are datagrams beside the stream.
+    pub(super) fn set_channel(&self, channel: Arc<Channel>) {
+        // a connection has one
+        let _ = self.channel.set(channel);
+    }
+
+    /// The datagrams beside the stream, if there are any.
+    pub fn channel(&self) -> Option<&Arc<Channel>> {
+        self.channel.get()
+    }
+
+    /// The same while packets go that way.
+    pub fn datagrams(&self) -> Option<&Channel> {
+        self.channel.get().map(|channel| &**channel).filter(|channel| channel.is_up())
     }
 
     /// Lets `fill` read packets straight into what is sent next, up to about so many bytes as it
@@ -151,9 +174,26 @@ impl Sender {
         }
     }
 
+    /// As [`Sender::take_packet`], for a packet in one piece behind its offload header.
+    pub fn take(&self, packet: &[u8]) -> Taken {
+        let mut state = self.state();
+        let has_room = state.room().is_some();
+        if has_room && state.filling.get_or_insert_with(pool::take_batch).push_packet(packet) {
+            self.note_traffic(&mut state, packet.len());
+            Taken::AtOnce
+        } else {
+            state.queue.push(Instant::now(), packet.into());
+            self.note_traffic(&mut state, 0);
+            Taken::Queued
+        }
+    }
+
     /// The packets that this connection has not sent, for the one that takes its place. Over this
     /// one there is only a farewell to come.
     pub fn retire(&self) -> Queue {
+        if let Some(channel) = self.channel() {
+            channel.retire(self);
+        }
         let mut state = self.state();
         state.holds = true;
         state.take_back();
@@ -168,6 +208,9 @@ impl Sender {
 
     /// The connection has failed; packets are kept for the next one, up to so many bytes.
     pub fn keep(&self, bytes: usize) {
+        if let Some(channel) = self.channel() {
+            channel.retire(self);
+        }
         let mut state = self.state();
         state.fail();
         state.queue.set_bytes_max(bytes);
@@ -250,6 +293,7 @@ impl Sender {
     pub(super) fn take_sent(&self, round_trip: Option<Duration>) -> Sent {
         let mut state = self.state();
         if let Some(round_trip) = round_trip {
+            state.round_trip = round_trip;
             state.queue.set_round_trip(round_trip);
         }
         let (usage, dropped) = (state.sealer.usage(), state.queue.take_dropped());
@@ -347,7 +391,7 @@ impl State {
 
     /// The queue and the kernel shall hold no more than is needed to keep the path busy.
     fn follow_pace(&mut self, stream: &TcpStream) -> io::Result<()> {
-        self.queue.set_bytes_max(self.pace.queue_bytes());
+        self.queue.set_bytes_max(self.pace.queue_bytes(self.round_trip));
         let bytes = u32::try_from(self.pace.bytes()).unwrap_or(u32::MAX);
         SockRef::from(stream).set_tcp_notsent_lowat(bytes)
     }

@@ -5,7 +5,7 @@
 //! else in it can no longer be used by `iptables`, and so by Docker and ufw. What may be reached
 //! from inside is decided by our own table, so they can be this plain.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,8 @@ impl ForeignRule {
 }
 
 const FIREWALLD: &str = " (firewall-cmd --permanent --zone=trusted --add-interface=INTERFACE; \
-                         firewall-cmd --permanent --add-port=PORT/tcp; firewall-cmd --reload)";
+                         firewall-cmd --permanent --add-port=PORT/tcp --add-port=PORT/udp; \
+                         firewall-cmd --reload)";
 
 /// The rules that other firewalls need, each with whether it is there already.
 pub(in crate::linux) async fn rules(
@@ -112,6 +113,10 @@ fn needed(wanted: &GatewayNetwork, hook: &str, family: &str) -> Vec<(String, Str
         .listen_tcp
         .iter()
         .map(|port| (format!("tcp dport {port} accept"), format!("clients on port {port}")));
+    let datagrams = wanted.listen_udp.iter().map(|ports| {
+        let ports = span(ports, '-');
+        (format!("udp dport {ports} accept"), format!("datagrams on port {ports}"))
+    });
     let inner = hosts(&wanted.addresses).into_iter().filter_map(|host| {
         let word = match host {
             IpNet::V4(_) => "ip",
@@ -125,7 +130,13 @@ fn needed(wanted: &GatewayNetwork, hook: &str, family: &str) -> Vec<(String, Str
             )
         })
     });
-    ports.chain(inner).collect()
+    ports.chain(datagrams).chain(inner).collect()
+}
+
+/// `9000-9099`, or `1194` if it is only one.
+fn span(ports: &RangeInclusive<u16>, to: char) -> String {
+    let (first, last) = (ports.start(), ports.end());
+    if first == last { first.to_string() } else { format!("{first}{to}{last}") }
 }
 
 /// The host's rules as `nft` lists them.
@@ -244,6 +255,12 @@ fn legacy_rules(wanted: &GatewayNetwork, family: &str, rules: &str) -> Vec<Strin
                 .iter()
                 .map(|port| format!("INPUT -p tcp -m tcp --dport {port} -j ACCEPT")),
         );
+        needed.extend(
+            wanted
+                .listen_udp
+                .iter()
+                .map(|ports| format!("INPUT -p udp -m udp --dport {} -j ACCEPT", span(ports, ':'))),
+        );
     }
     needed.retain(|rule| !rules.lines().any(|line| line == format!("-A {rule}")));
     needed
@@ -264,6 +281,7 @@ mod tests {
             uplink: None,
             allow_private: Vec::new(),
             listen_tcp: vec![8443],
+            listen_udp: vec![1194..=1194, 9000..=9099],
             inside_tcp: Vec::new(),
             ipv6_uplink: false,
         }
@@ -315,7 +333,15 @@ mod tests {
     fn input_opens_the_listening_ports_and_the_inner_address_only() {
         let rules: Vec<String> =
             needed(&wanted(), "input", "ip").into_iter().map(|(rule, _)| rule).collect();
-        assert_eq!(rules, ["tcp dport 8443 accept", "iifname \"cw0\" ip daddr 10.66.0.1 accept"]);
+        assert_eq!(
+            rules,
+            [
+                "tcp dport 8443 accept",
+                "udp dport 1194 accept",
+                "udp dport 9000-9099 accept",
+                "iifname \"cw0\" ip daddr 10.66.0.1 accept"
+            ]
+        );
         assert!(needed(&wanted(), "forward", "ip6").is_empty());
         assert_eq!(needed(&wanted(), "forward", "inet").len(), 2);
     }
@@ -328,5 +354,7 @@ mod tests {
         let after = format!("{before}-A {}\n-A {}\n", missing[0], missing[1]);
         assert!(legacy_rules(&wanted(), "ip", &after).is_empty());
         assert!(legacy_rules(&wanted(), "ip", "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n").is_empty());
+        let input = legacy_rules(&wanted(), "ip", "-P INPUT DROP\n-P FORWARD ACCEPT\n");
+        assert_eq!(input[3], "INPUT -p udp -m udp --dport 9000:9099 -j ACCEPT");
     }
 }

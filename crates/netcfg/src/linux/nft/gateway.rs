@@ -255,7 +255,7 @@ fn masquerade_inside(wanted: &GatewayNetwork) -> Vec<String> {
         Some(uplink) => format!("oifname \"{uplink}\""),
         None => format!("oifname != {{ \"{}\", \"lo\" }}", wanted.interface),
     };
-    let ports = source_ports(&wanted.listen_tcp);
+    let ports = source_ports(&listened(wanted));
     sets(&wanted.networks)
         .iter()
         .flat_map(|(family, set)| masquerade(&format!("{family} saddr {set} {leaving}"), &ports))
@@ -267,7 +267,7 @@ fn masquerade_to_allowed_private(wanted: &GatewayNetwork) -> Vec<String> {
     if wanted.uplink.is_none() {
         return Vec::new();
     }
-    let ports = source_ports(&wanted.listen_tcp);
+    let ports = source_ports(&listened(wanted));
     let allowed = sets(&wanted.allow_private);
     let mut rules = Vec::new();
     for (family, inside) in sets(&wanted.networks) {
@@ -284,6 +284,12 @@ fn masquerade(matching: &str, ports: &str) -> [String; 2] {
         format!("{matching} meta l4proto {{ tcp, udp }} masquerade to :{ports} fully-random"),
         format!("{matching} masquerade"),
     ]
+}
+
+/// The ports that clients connect to.
+fn listened(wanted: &GatewayNetwork) -> Vec<u16> {
+    let udp = wanted.listen_udp.iter().cloned().flatten();
+    wanted.listen_tcp.iter().copied().chain(udp).collect()
 }
 
 /// The largest range of ports from [`LOWEST_SOURCE_PORT`] up without a port we listen on.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -97,6 +97,7 @@ pub(super) fn wanted() -> GatewayNetwork {
         uplink: Some("up0".into()),
         allow_private: Vec::new(),
         listen_tcp: vec![8443],
+        listen_udp: vec![1194..=1194],
         inside_tcp: vec![8474],
         ipv6_uplink: true,
     }
@@ -225,17 +226,27 @@ fn other_firewalls_let_the_tunnel_through_and_are_unchanged_afterwards() {
             sh("nft -f /run/others.nft");
             let _gateway = TcpListener::bind("203.0.113.1:8443").unwrap();
             let outside = || connects("world", "203.0.113.1:8443").is_some();
-            assert!(!outside(), "the other firewalls drop nothing");
+            let datagrams = UdpSocket::bind("203.0.113.1:1194").unwrap();
+            datagrams.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let datagram_comes = || {
+                in_namespace("world", || {
+                    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                    socket.send_to(b"datagram", "203.0.113.1:1194").unwrap();
+                });
+                datagrams.recv(&mut [0; 8]).is_ok()
+            };
+            assert!(!outside() && !datagram_comes(), "the other firewalls drop nothing");
             block_on(async {
                 let mut host = host().await;
                 let report = host.apply(&Wanted::Gateway(wanted())).await.unwrap();
                 assert!(report.warnings.is_empty(), "{report}");
                 assert!(client_reaches("203.0.113.5") && client_reaches("10.66.0.1"));
                 assert!(outside(), "clients cannot connect");
+                assert!(datagram_comes(), "their datagrams do not arrive");
                 let ruleset = sh("nft list ruleset");
-                assert_eq!(ruleset.matches("cipherwall: ").count(), 9, "{ruleset}");
+                assert_eq!(ruleset.matches("cipherwall: ").count(), 11, "{ruleset}");
                 host.apply(&Wanted::Gateway(wanted())).await.unwrap();
-                assert_eq!(sh("nft list ruleset").matches("cipherwall: ").count(), 9);
+                assert_eq!(sh("nft list ruleset").matches("cipherwall: ").count(), 11);
                 host.reset().await.unwrap();
                 assert!(!outside());
                 assert!(!sh("nft list ruleset").contains("cipherwall"));
