@@ -6,6 +6,7 @@ use anyhow::Result;
 use e2e::{Link, Stream};
 
 use super::bars::{self, Bar, Limit, at_most, percent};
+use super::ours::Ours;
 use super::path::{Path, Site, Via};
 use super::report::{Figures, Section, Spread, value};
 use super::{Bench, Chart, Column, Kind, Table};
@@ -101,8 +102,9 @@ fn measure(bench: &Bench, section: &mut Section) -> Result<()> {
     let mut paths = vec![
         Path { inside: "bbr", ..Path::new(DIRECT_BBR, Via::Direct) },
         Path::new(DIRECT_CUBIC, Via::Direct),
-        Path::new(OURS, Via::CipherWall(None)),
+        Path::ours(Ours::Default),
     ];
+    paths.extend(bench.ours(section, &[Ours::Udp("aes-256-gcm")])?);
     for peer in &bench.peers {
         paths.push(Path::new(peer.title(), Via::Peer(*peer)));
         if peer.is_over_tcp() {

@@ -9,8 +9,10 @@ mod bad_link;
 mod bars;
 mod charts;
 mod compare;
+mod datagrams;
 mod document;
 mod interrupt;
+mod ours;
 mod path;
 mod peers;
 mod pki;
@@ -30,6 +32,7 @@ use e2e::Programs;
 use crate::packages::{self, Needs};
 use crate::shell;
 use bars::Bar;
+use ours::Ours;
 use path::{Path, Site};
 use peers::Peer;
 use report::{Figures, Origin, Report, Section};
@@ -143,6 +146,8 @@ pub(crate) struct Chart {
 /// What all sections of a run have in common.
 pub(crate) struct Bench {
     pub(crate) programs: Programs,
+    /// Where these are.
+    bin_dir: PathBuf,
     /// How many rounds.
     rounds: usize,
     /// How long a throughput measurement takes.
@@ -154,6 +159,18 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// The paths through CipherWall that its programs know; the others are named in the report.
+    pub(crate) fn ours(&self, section: &mut Section, wanted: &[Ours]) -> Result<Vec<Path>> {
+        let mut paths = Vec::new();
+        for ours in wanted {
+            match ours.missing_in(&self.bin_dir)? {
+                None => paths.push(Path::ours(*ours)),
+                Some(reason) => drop(section.missing.insert(ours.name(), reason)),
+            }
+        }
+        Ok(paths)
+    }
+
     /// Measures every path once in every round, each at a [`Site`] of its own. At its end `measure`
     /// leaves the client connected.
     pub(crate) fn rounds_at_sites(
@@ -256,6 +273,14 @@ fn prepare(options: &Options) -> Result<Bench> {
             Err(error) => missing.push((peer, format!("{error:#}"))),
         }
     }
-    let programs = shell::release_programs()?;
-    Ok(Bench { programs, rounds: options.rounds, seconds: options.seconds, peers, missing })
+    let bin_dir = shell::release_dir()?;
+    let programs = Programs::in_dir(bin_dir.clone())?;
+    Ok(Bench {
+        programs,
+        bin_dir,
+        rounds: options.rounds,
+        seconds: options.seconds,
+        peers,
+        missing,
+    })
 }

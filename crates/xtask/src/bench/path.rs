@@ -1,25 +1,19 @@
 //! The paths that are measured beside each other, and a laboratory with one of them.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use e2e::{ClientNode, GatewayNode, Lab, Node, Process, Programs, address};
+use anyhow::Result;
+use e2e::{Lab, Node, Process, address};
 
 use super::Bench;
 use super::interrupt;
+use super::ours::Ours;
 use super::peers::Peer;
 use super::report::Described;
 
 /// An address of the web host that can be reached through a tunnel only: nothing that is measured
 /// there went around it.
 const BEHIND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 81);
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The ciphers of CipherWall that are measured.
-pub(crate) const CIPHERS: [&str; 2] = ["aes-256-gcm", "chacha20-poly1305"];
-/// The transports of CipherWall that are measured.
-const TRANSPORT: &str = "tls";
 
 /// Ways to measure to the web host.
 pub(crate) struct Path {
@@ -37,8 +31,8 @@ pub(crate) struct Path {
 pub(crate) enum Via {
     /// Nothing: routed and translated as they are.
     Direct,
-    /// Ours, with this cipher; `None` leaves the choice to the programs.
-    CipherWall(Option<&'static str>),
+    /// CipherWall.
+    Ours(Ours),
     /// Another VPN.
     Peer(Peer),
 }
@@ -52,16 +46,16 @@ impl Path {
     /// Before anything is known about it.
     pub(crate) fn described(&self) -> Described {
         let is_peer = match self.via {
-            Via::Direct | Via::CipherWall(_) => false,
+            Via::Direct | Via::Ours(_) => false,
             Via::Peer(_) => true,
         };
         let (version, settings) = (String::new(), String::new());
         Described { name: self.name.clone(), is_peer, version, settings }
     }
 
-    /// The name of the path through CipherWall with this cipher.
-    pub(crate) fn cipherwall(cipher: &str) -> String {
-        format!("CipherWall {TRANSPORT} {cipher}")
+    /// Through CipherWall.
+    pub(crate) fn ours(ours: Ours) -> Path {
+        Path::new(&ours.name(), Via::Ours(ours))
     }
 }
 
@@ -110,9 +104,7 @@ impl Site {
         lab.routers[0].ip(&["route", "add", "blackhole", &BEHIND.to_string()])?;
         let vpn: Option<Box<dyn Vpn>> = match path.via {
             Via::Direct => None,
-            Via::CipherWall(cipher) => {
-                Some(Box::new(CipherWall::start(&lab, &bench.programs, cipher)?))
-            }
+            Via::Ours(ours) => Some(ours.start(&lab, &bench.programs)?),
             Via::Peer(peer) => Some(peer.start(&lab, BEHIND, path.outside)?),
         };
         let target = if vpn.is_some() { BEHIND } else { address::WEB };
@@ -144,75 +136,6 @@ impl Site {
             settings += &format!(", {} outside", path.outside);
         }
         Ok(Described { version, settings, ..path.described() })
-    }
-}
-
-/// Ours.
-struct CipherWall {
-    client: ClientNode,
-    gateway: GatewayNode,
-    gateway_pid: u32,
-    client_pid: Option<u32>,
-    cipher: Option<&'static str>,
-}
-
-impl CipherWall {
-    /// A new gateway, and a client that was invited and has never connected.
-    fn start(lab: &Lab, programs: &Programs, cipher: Option<&'static str>) -> Result<CipherWall> {
-        let mut gateway = GatewayNode::start_new(lab, programs)?;
-        gateway.user_add("bench", None)?;
-        let client = ClientNode::new(lab, 0, programs)?;
-        client.import(&gateway.invite("bench")?.link)?;
-        let gateway_pid = gateway.process()?.pid();
-        Ok(CipherWall { client, gateway, gateway_pid, client_pid: None, cipher })
-    }
-}
-
-impl Vpn for CipherWall {
-    fn connect(&mut self) -> Result<()> {
-        let options = self.cipher.map_or(Vec::new(), |cipher| vec!["--cipher", cipher]);
-        self.client_pid = Some(self.client.start_connecting(&options)?.pid());
-        Ok(())
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        self.client.process()?.wait_for_line("connected", PATIENCE)?;
-        let (wanted, got) = (self.cipher, self.client.status()?.cipher);
-        ensure!(wanted.is_none() || got.as_deref() == wanted, "the cipher is {got:?}");
-        Ok(())
-    }
-
-    fn disconnect(&mut self) -> Result<()> {
-        self.client_pid = None;
-        self.client.disconnect()
-    }
-
-    fn restart_gateway(&mut self) -> Result<bool> {
-        self.gateway.stop()?;
-        self.gateway.start()?;
-        self.gateway_pid = self.gateway.process()?.pid();
-        Ok(true)
-    }
-
-    fn client_pids(&self) -> Vec<u32> {
-        self.client_pid.into_iter().collect()
-    }
-
-    fn gateway_pids(&self) -> Vec<u32> {
-        vec![self.gateway_pid]
-    }
-
-    fn describe(&self) -> Result<(String, String)> {
-        let version = self.gateway.run(&["--version"])?.ok()?;
-        let version = version.split_whitespace().last().unwrap_or_default();
-        let status = self.client.status()?;
-        let mtu = mtu(&self.client.node, &self.client.interface()?)?;
-        let transport = status.transport.unwrap_or_default();
-        let cipher = status.cipher.unwrap_or_default();
-        Ok((
-            format!("CipherWall {version}"),
-            format!("defaults, {transport}, {cipher}, MTU {mtu}, invited device"),
-        ))
     }
 }
 

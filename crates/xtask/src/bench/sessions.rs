@@ -6,7 +6,8 @@ use anyhow::Result;
 use e2e::{Bulk, Lab, Load, many_sessions};
 
 use super::bars::{Bar, Limit, at_most, percent};
-use super::path::{Path, Via};
+use super::ours::Ours;
+use super::path::Path;
 use super::report::{Figures, Section, value};
 use super::{Bench, Column, Kind, Table, interrupt};
 
@@ -67,7 +68,7 @@ everything. Memory is the gateway's, while all sessions are idle.",
 
 fn measure(bench: &Bench, section: &mut Section) -> Result<()> {
     let time = Duration::from_secs(bench.seconds.into());
-    bench.rounds(section, &[Path::new(OURS, Via::CipherWall(None))], |_, _| {
+    bench.rounds(section, &[Path::ours(Ours::Default)], |_, _| {
         let lab = Lab::new()?;
         interrupt::remove_later(&lab);
         let load = Load { sessions: SESSIONS, active: ACTIVE, time };

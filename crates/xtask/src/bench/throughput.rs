@@ -7,11 +7,14 @@ use anyhow::Result;
 use e2e::Stream;
 
 use super::bars::{self, Bar, Limit, at_least, at_most, percent};
-use super::path::{CIPHERS, Path, Site, Via};
+use super::ours::Ours;
+use super::path::{Path, Site, Via};
 use super::report::{Figures, Section, Spread, value};
-use super::{Bench, Chart, Column, Kind, Table};
+use super::{Bench, Chart, Column, Kind, Table, datagrams};
 
-const DIRECT: &str = "direct";
+pub(crate) const DIRECT: &str = "direct";
+/// The ciphers of sessions over TLS.
+const CIPHERS: [&str; 2] = ["aes-256-gcm", "chacha20-poly1305"];
 /// When pings under load begin.
 const SETTLED: Duration = Duration::from_millis(500);
 const GIGA: f64 = 1e9;
@@ -86,9 +89,8 @@ processes.",
 
 fn measure(bench: &Bench, section: &mut Section) -> Result<()> {
     let mut paths = vec![Path::new(DIRECT, Via::Direct)];
-    for cipher in CIPHERS {
-        paths.push(Path::new(&Path::cipherwall(cipher), Via::CipherWall(Some(cipher))));
-    }
+    paths.extend(bench.ours(section, &CIPHERS.map(Ours::Tls))?);
+    paths.extend(bench.ours(section, &datagrams::OURS)?);
     paths.extend(bench.peers.iter().map(|peer| Path::new(peer.title(), Via::Peer(*peer))));
     let default = congestion_control()?;
     paths.iter_mut().for_each(|path| (path.inside, path.outside) = (default, default));
@@ -116,7 +118,7 @@ fn measure_path(bench: &Bench, path: &Path, site: &mut Site) -> Result<Figures> 
         figures.extend(site.load(name, stream, bench.seconds, SETTLED)?);
     }
     match path.via {
-        Via::Direct | Via::CipherWall(_) => {
+        Via::Direct | Via::Ours(_) => {
             let up = site.stream(Stream::Up, 4, bench.seconds)?;
             let down = site.stream(Stream::Down, 4, bench.seconds)?;
             figures.extend([("up_4_bps".to_owned(), up), ("down_4_bps".to_owned(), down)]);
@@ -133,7 +135,7 @@ fn bars(section: &Section) -> Vec<Bar> {
     for (cipher, direct, peer) in
         [(CIPHERS[0], (60.0, 75.0), (3.5, 4.0)), (CIPHERS[1], (45.0, 50.0), (2.5, 3.0))]
     {
-        let ours = Path::cipherwall(cipher);
+        let ours = Ours::Tls(cipher).name();
         for way in ["up", "down"] {
             let figure = format!("{way}_bps");
             let share = bars::ratio(section, &ours, DIRECT, &figure);
@@ -148,7 +150,8 @@ fn bars(section: &Section) -> Vec<Bar> {
     for cipher in CIPHERS {
         all.extend(["up", "down"].map(|way| processor_time(section, cipher, way)));
     }
-    all.extend(delays_and_memory(section, &Path::cipherwall(CIPHERS[0])));
+    all.extend(delays_and_memory(section, &Ours::Tls(CIPHERS[0]).name()));
+    all.extend(datagrams::bars(section));
     all
 }
 
@@ -160,8 +163,8 @@ fn four_streams(section: &Section, ours: &str, cipher: &str, way: &str) -> Bar {
     Bar::new(what, "%", percent(ratio), Some(Limit::AtLeast(100.0)), None)
 }
 
-fn processor_time(section: &Section, cipher: &str, way: &str) -> Bar {
-    let (ours, figure) = (Path::cipherwall(cipher), format!("{way}_vpn_s_per_gb"));
+fn processor_time(section: &Section, cipher: &'static str, way: &str) -> Bar {
+    let (ours, figure) = (Ours::Tls(cipher).name(), format!("{way}_vpn_s_per_gb"));
     let best = bars::peers_by(section, &figure).first().copied();
     let share = best.and_then(|(best, _)| bars::ratio(section, &ours, best, &figure));
     let name = best.map_or("best peer", |(best, _)| best);

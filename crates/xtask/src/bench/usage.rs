@@ -82,11 +82,12 @@ mod tests {
     #[test]
     fn the_own_process_uses_time_and_memory_and_the_machine_more() {
         let pids = with_descendants(&[std::process::id()]);
+        // others may have the processors for a while
         let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(60) {
-            std::hint::black_box(fs::read("/proc/self/stat").unwrap());
+        let mut own = 0.0;
+        while own == 0.0 && start.elapsed() < Duration::from_secs(30) {
+            own = processor_seconds(&pids);
         }
-        let own = processor_seconds(&pids);
         assert!(own > 0.0 && own < machine_seconds().unwrap());
         assert!(memory(&pids, "VmHWM").unwrap() >= memory(&pids, "VmRSS").unwrap());
     }

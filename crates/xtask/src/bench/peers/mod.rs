@@ -32,16 +32,19 @@ pub(crate) enum Peer {
     /// All in one TLS connection.
     OcservTls,
     OpenvpnUdp,
+    /// With the cipher and the HMAC of CipherWall's own packet format.
+    OpenvpnUdpCfb,
     OpenvpnTcp,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 6] = [
+    pub(crate) const ALL: [Peer; 7] = [
         Peer::WireguardGo,
         Peer::GotaTun,
         Peer::OcservDtls,
         Peer::OcservTls,
         Peer::OpenvpnUdp,
+        Peer::OpenvpnUdpCfb,
         Peer::OpenvpnTcp,
     ];
 
@@ -53,6 +56,7 @@ impl Peer {
             Peer::OcservDtls => "ocserv-dtls",
             Peer::OcservTls => "ocserv-tls",
             Peer::OpenvpnUdp => "openvpn-udp",
+            Peer::OpenvpnUdpCfb => "openvpn-udp-cfb",
             Peer::OpenvpnTcp => "openvpn-tcp",
         }
     }
@@ -65,6 +69,7 @@ impl Peer {
             Peer::OcservDtls => "ocserv DTLS",
             Peer::OcservTls => "ocserv TLS",
             Peer::OpenvpnUdp => "OpenVPN UDP",
+            Peer::OpenvpnUdpCfb => "OpenVPN UDP CFB",
             Peer::OpenvpnTcp => "OpenVPN TCP",
         }
     }
@@ -73,7 +78,11 @@ impl Peer {
     pub(crate) fn is_over_tcp(self) -> bool {
         match self {
             Peer::OcservTls | Peer::OpenvpnTcp => true,
-            Peer::WireguardGo | Peer::GotaTun | Peer::OcservDtls | Peer::OpenvpnUdp => false,
+            Peer::WireguardGo
+            | Peer::GotaTun
+            | Peer::OcservDtls
+            | Peer::OpenvpnUdp
+            | Peer::OpenvpnUdpCfb => false,
         }
     }
 
@@ -85,7 +94,9 @@ impl Peer {
             Peer::OcservDtls | Peer::OcservTls => {
                 install::debian_version(&["ocserv", "openconnect"])
             }
-            Peer::OpenvpnUdp | Peer::OpenvpnTcp => install::debian_version(&["openvpn"]),
+            Peer::OpenvpnUdp | Peer::OpenvpnUdpCfb | Peer::OpenvpnTcp => {
+                install::debian_version(&["openvpn"])
+            }
         }
     }
 
@@ -117,8 +128,15 @@ impl Peer {
             }
             Peer::OcservDtls => Box::new(ocserv::Ocserv::start(lab, target, true, version)?),
             Peer::OcservTls => Box::new(ocserv::Ocserv::start(lab, target, false, version)?),
-            Peer::OpenvpnUdp => Box::new(openvpn::OpenVpn::start(lab, target, "udp", version)?),
-            Peer::OpenvpnTcp => Box::new(openvpn::OpenVpn::start(lab, target, "tcp", version)?),
+            Peer::OpenvpnUdp => {
+                Box::new(openvpn::OpenVpn::start(lab, target, openvpn::UDP, version)?)
+            }
+            Peer::OpenvpnUdpCfb => {
+                Box::new(openvpn::OpenVpn::start(lab, target, openvpn::UDP_CFB, version)?)
+            }
+            Peer::OpenvpnTcp => {
+                Box::new(openvpn::OpenVpn::start(lab, target, openvpn::TCP, version)?)
+            }
         })
     }
 }

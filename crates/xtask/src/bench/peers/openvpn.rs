@@ -9,13 +9,26 @@ use e2e::{Lab, Node, Process, address};
 use crate::bench::path::{Vpn, mtu};
 use crate::bench::pki;
 
-const CIPHER: &str = "AES-256-GCM";
+/// How packets are carried.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    /// `tcp` or `udp`
+    protocol: &'static str,
+    cipher: &'static str,
+    /// The HMAC, of a cipher that has none of its own.
+    auth: Option<&'static str>,
+}
+
+pub(super) const UDP: Manner = Manner { protocol: "udp", cipher: "AES-256-GCM", auth: None };
+pub(super) const TCP: Manner = Manner { protocol: "tcp", ..UDP };
+pub(super) const UDP_CFB: Manner = Manner { cipher: "AES-256-CFB", auth: Some("SHA256"), ..UDP };
+
 const PATIENCE: Duration = Duration::from_secs(20);
 const READY: &str = "Initialization Sequence Completed";
 
 /// Both ends.
 pub(super) struct OpenVpn {
-    protocol: &'static str,
+    manner: Manner,
     version: String,
     node: Node,
     options: Vec<String>,
@@ -26,19 +39,21 @@ pub(super) struct OpenVpn {
 }
 
 impl OpenVpn {
-    /// Over `protocol`, `tcp` or `udp`.
     pub(super) fn start(
         lab: &Lab,
         target: Ipv4Addr,
-        protocol: &'static str,
+        manner: Manner,
         version: String,
     ) -> Result<OpenVpn> {
         let dir = lab.gateway.dir();
         let server = pki::make(&lab.gateway, dir, "server")?;
         let client = pki::make(&lab.gateway, dir, "client")?;
         // the kernel module, where there is one, is another program
-        let common = format!("openvpn --dev tun --data-ciphers {CIPHER} --verb 3 --disable-dco");
-        let (server_protocol, client_protocol) = match protocol {
+        let cipher = manner.cipher;
+        let auth = manner.auth.map_or(String::new(), |auth| format!(" --auth {auth}"));
+        let common =
+            format!("openvpn --dev tun --data-ciphers {cipher}{auth} --verb 3 --disable-dco");
+        let (server_protocol, client_protocol) = match manner.protocol {
             "tcp" => ("tcp4-server", "tcp4-client"),
             _ => ("udp4", "udp4"),
         };
@@ -68,7 +83,7 @@ impl OpenVpn {
         let options = client_words.split_whitespace().map(str::to_owned).collect();
         let node = lab.clients[0].clone();
         Ok(OpenVpn {
-            protocol,
+            manner,
             version,
             node,
             options,
@@ -119,7 +134,9 @@ impl Vpn for OpenVpn {
 
     fn describe(&self) -> Result<(String, String)> {
         let mtu = mtu(&self.node, "tun0")?;
-        let settings = format!("defaults, {}, {CIPHER}, MTU {mtu}, without DCO", self.protocol);
+        let Manner { protocol, cipher, auth } = self.manner;
+        let auth = auth.map_or(String::new(), |auth| format!(" + HMAC-{auth}"));
+        let settings = format!("defaults, {protocol}, {cipher}{auth}, MTU {mtu}, without DCO");
         Ok((self.version.clone(), settings))
     }
 }
