@@ -2,6 +2,7 @@
 //!
 //! While there is a session, it goes on with its token ([`resume`]); otherwise the client logs in.
 
+mod datagrams;
 mod hedge;
 mod keeper;
 mod reach;
@@ -17,7 +18,7 @@ use std::{
 
 use cipherwall_cli::exit;
 use cipherwall_proto::{
-    cipher::CipherId,
+    cipher::{CipherId, DatagramCipher},
     client::{Answer, Credential, Established, Opening, OpeningError},
     device::DeviceKey,
     frame::Control,
@@ -36,7 +37,7 @@ use cipherwall_transport::{
 };
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
-pub(crate) use self::reach::Report;
+pub(crate) use self::{datagrams::Datagrams, reach::Report};
 use self::{
     hedge::Patience,
     keeper::Keeper,
@@ -183,6 +184,8 @@ pub(crate) struct Dialed {
     pub(crate) address: SocketAddr,
     /// Whether a session goes on that was there before.
     pub(crate) resumed: bool,
+    /// The datagrams beside it, if the gateway offers any.
+    pub(crate) datagrams: Option<Datagrams>,
     /// The pins by which the gateway was accepted.
     pins: [Pin; 2],
 }
@@ -193,6 +196,8 @@ pub(crate) struct Dialer {
     profile: Profile,
     factory: SocketFactory,
     ciphers: Vec<CipherId>,
+    /// Ciphers of datagrams, if they are wanted.
+    datagrams: Vec<DatagramCipher>,
     /// None: each connection is a log-in.
     keeper: Option<Keeper>,
     /// Sends over the connection that waits for the gateway's answer to a resume.
@@ -220,6 +225,7 @@ impl Dialer {
             profile,
             factory,
             ciphers,
+            datagrams: Vec::new(),
             keeper,
             early: Arc::default(),
             tls: Arc::default(),
@@ -250,6 +256,7 @@ impl Dialer {
             profile: profile.clone(),
             factory: SocketFactory::default(),
             ciphers: CipherId::auto(hardware::aes()),
+            datagrams: Vec::new(),
             keeper: None,
             early: Arc::default(),
             tls: Arc::default(),
@@ -333,12 +340,17 @@ impl Dialer {
         credential: &Credential<'_>,
     ) -> Result<Dialed, DialError> {
         let connected = self.connect(addresses, None).await?;
-        let (address, pins) = (connected.address, connected.pins);
+        let Connected { mut stream, agreed, address, pins } = connected;
         let device = DeviceKey::from_seed(&self.profile.device_seed);
-        let (stream, answer) =
-            self.ask(connected, |opening| opening.request(credential, &device)).await?;
-        match answer {
-            Answer::Welcome(established) => Ok(start(stream, *established, address, pins)),
+        let mut opening = self.opening(agreed);
+        opening.offer_datagrams(&self.datagrams);
+        let request = opening.request(credential, &device);
+        match ask(&mut stream, &mut opening, &request, address).await? {
+            Answer::Welcome(established) => {
+                let channel = opening.channel(&established.welcome);
+                let datagrams = self.datagrams(channel, &established.welcome, address);
+                Ok(start(stream, *established, datagrams, address, pins))
+            }
             Answer::Refused(refused) => Err(DialError::Refused(refused)),
             Answer::Salt(_) | Answer::Resumed(_) => Err(DialError::NoAnswer { address }),
         }
@@ -399,24 +411,21 @@ impl Dialer {
         let door = DoorKey(*self.profile.door_key);
         Opening::new(agreed.root, &door, agreed.alpn, PROGRAM, &self.ciphers)
     }
+}
 
-    /// Sends one request and reads the answer to it.
-    async fn ask(
-        &self,
-        connected: Connected,
-        request: impl FnOnce(&mut Opening) -> Vec<u8>,
-    ) -> Result<(TlsStream, Answer), DialError> {
-        let Connected { mut stream, agreed, address, .. } = connected;
-        let mut opening = self.opening(agreed);
-        let request = request(&mut opening);
-        let exchange = async {
-            stream.send(&request).await.map_err(|cause| DialError::Tls { address, cause })?;
-            read_answer(&mut stream, &mut opening, address).await
-        };
-        let answer = timeout(OPENING_TIME, exchange).await;
-        let answer = answer.unwrap_or(Err(DialError::NoAnswer { address }))?;
-        Ok((stream, answer))
-    }
+/// Sends one request and reads the answer to it.
+async fn ask(
+    stream: &mut TlsStream,
+    opening: &mut Opening,
+    request: &[u8],
+    address: SocketAddr,
+) -> Result<Answer, DialError> {
+    let exchange = async {
+        stream.send(request).await.map_err(|cause| DialError::Tls { address, cause })?;
+        read_answer(stream, opening, address).await
+    };
+    let answer = timeout(OPENING_TIME, exchange).await;
+    answer.unwrap_or(Err(DialError::NoAnswer { address }))
 }
 
 async fn read_answer(
@@ -468,6 +477,7 @@ async fn lookup(endpoint: &Endpoint) -> io::Result<impl Iterator<Item = SocketAd
 fn start(
     stream: TlsStream,
     established: Established,
+    datagrams: Option<Datagrams>,
     address: SocketAddr,
     pins: [Pin; 2],
 ) -> Dialed {
@@ -475,8 +485,11 @@ fn start(
     let (tcp, leftover) = stream.into_parts();
     let (keepalive, side) = (keepalive(&welcome), Side::Client(Limits::default()));
     let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    if let Some(datagrams) = &datagrams {
+        link.add_datagrams(datagrams.channel.clone());
+    }
     link.begin(&leftover);
-    Dialed { link, welcome, cipher, address, resumed: false, pins }
+    Dialed { link, welcome, cipher, address, resumed: false, datagrams, pins }
 }
 
 /// As the gateway wants it.
@@ -510,8 +523,10 @@ pub(crate) async fn enrol(profile: &Profile) -> Result<SocketAddr, DialError> {
 pub(crate) async fn salt(profile: &Profile, user: &str) -> Result<[u8; 16], DialError> {
     let dialer = Dialer::unmarked(profile);
     let connected = dialer.connect(&dialer.resolve().await?, None).await?;
-    let address = connected.address;
-    match dialer.ask(connected, |opening| opening.request_salt(user)).await?.1 {
+    let Connected { mut stream, agreed, address, .. } = connected;
+    let mut opening = dialer.opening(agreed);
+    let request = opening.request_salt(user);
+    match ask(&mut stream, &mut opening, &request, address).await? {
         Answer::Salt(salt) => Ok(salt),
         Answer::Refused(refused) => Err(DialError::Refused(refused)),
         Answer::Welcome(_) | Answer::Resumed(_) => Err(DialError::NoAnswer { address }),

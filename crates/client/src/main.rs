@@ -10,6 +10,7 @@ mod progress;
 mod secret;
 mod settings;
 mod state;
+mod static_mode;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,8 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use cipherwall_proto::cipher::{CipherId, DatagramCipher};
+use cipherwall_transport::hardware;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,10 @@ pub(crate) enum CipherChoice {
     #[serde(rename = "aes-256-gcm")]
     #[value(name = "aes-256-gcm")]
     Aes256Gcm,
+    /// AES-256-CFB with HMAC-SHA256, for datagrams only.
+    #[serde(rename = "aes-256-cfb-hmac-sha256")]
+    #[value(name = "aes-256-cfb-hmac-sha256")]
+    Aes256CfbHmacSha256,
 }
 
 /// A transport, or whichever works.
@@ -58,6 +64,38 @@ pub(crate) enum TransportChoice {
     Auto,
     /// TLS 1.3 over TCP.
     Tls,
+    /// Datagrams over UDP, where they get through; until then, and if not, over TCP.
+    Udp,
+}
+
+impl CipherChoice {
+    /// Ciphers to offer for the stream, best first.
+    pub(crate) fn of_stream(self) -> Vec<CipherId> {
+        match self {
+            CipherChoice::Auto | CipherChoice::Aes256CfbHmacSha256 => {
+                CipherId::auto(hardware::aes())
+            }
+            CipherChoice::ChaCha20Poly1305 => vec![CipherId::ChaCha20Poly1305],
+            CipherChoice::Aes256Gcm => vec![CipherId::Aes256Gcm],
+        }
+    }
+
+    /// Ciphers to offer for datagrams, best first; none if this transport has none.
+    pub(crate) fn of_datagrams(self, transport: TransportChoice) -> Vec<DatagramCipher> {
+        match (transport, self) {
+            (TransportChoice::Tls, _) => Vec::new(),
+            (_, CipherChoice::Aes256CfbHmacSha256) => vec![DatagramCipher::Packet],
+            (TransportChoice::Auto, _) => Vec::new(),
+            (TransportChoice::Udp, _) => {
+                self.of_stream().into_iter().map(DatagramCipher::Aead).collect()
+            }
+        }
+    }
+
+    /// Whether this transport can have the cipher.
+    pub(crate) fn goes_with(self, transport: TransportChoice) -> bool {
+        (self, transport) != (CipherChoice::Aes256CfbHmacSha256, TransportChoice::Tls)
+    }
 }
 
 impl Default for Settings {
@@ -154,6 +192,24 @@ mod tests {
         let error = load("{\n \"cipher\": \"rot13\"\n}").expect_err("unknown").to_string();
         assert!(error.contains("line 2: cipher: unknown variant `rot13`"), "{error}");
         assert!(error.contains("aes-256-gcm"), "{error}");
+    }
+
+    #[test]
+    fn datagrams_are_asked_for_by_their_transport_or_their_cipher() {
+        use CipherChoice::{Aes256CfbHmacSha256, Aes256Gcm, Auto, ChaCha20Poly1305};
+        let asked = |cipher: CipherChoice, transport| {
+            let ciphers = cipher.of_datagrams(transport);
+            ciphers.into_iter().map(DatagramCipher::name).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(Auto, TransportChoice::Auto), [""; 0]);
+        assert_eq!(asked(Aes256CfbHmacSha256, TransportChoice::Tls), [""; 0]);
+        assert_eq!(asked(Auto, TransportChoice::Udp).len(), 2);
+        assert_eq!(asked(ChaCha20Poly1305, TransportChoice::Udp), ["chacha20-poly1305"]);
+        assert_eq!(asked(Aes256Gcm, TransportChoice::Udp), ["aes-256-gcm"]);
+        for transport in [TransportChoice::Auto, TransportChoice::Udp] {
+            assert_eq!(asked(Aes256CfbHmacSha256, transport), ["aes-256-cfb-hmac-sha256"]);
+        }
+        assert_eq!(Aes256CfbHmacSha256.of_stream(), Auto.of_stream());
     }
 
     #[test]

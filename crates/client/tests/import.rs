@@ -85,6 +85,7 @@ fn welcome() -> Welcome {
         keepalive: 15,
         time: 1,
         pins: Vec::new(),
+        datagram: None,
     }
 }
 

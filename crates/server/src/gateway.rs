@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -16,12 +18,12 @@ use cipherwall_proto::{
     liveness::Keepalive,
     rekey::{Limits, Policy},
 };
-use cipherwall_transport::{hardware, socket::SocketFactory};
+use cipherwall_transport::{hardware, socket::SocketFactory, udp::UdpSocket};
 use cipherwall_tun::{Device, OpenError};
 use ipnet::IpNet;
 use time::OffsetDateTime;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
 
@@ -29,6 +31,7 @@ use crate::{
     accounts::Accounts,
     admin::{self, Live, LiveSession, LiveStatus, unix_now},
     config::{self, Config},
+    datagrams::{self, Datagrams},
     dns::{Forwarder, host_resolvers},
     identity::{CertificateInfo, Identity, IdentityError, Serving},
     limits,
@@ -44,7 +47,7 @@ const EXTEND_EVERY: Duration = Duration::from_secs(600);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long clients get to hear that the gateway stops.
 const FAREWELL: Duration = Duration::from_millis(200);
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What the parts of a running gateway share.
 pub struct Gateway {
@@ -64,6 +67,8 @@ pub struct Gateway {
     pub counters: Arc<Counters>,
     /// Who may connect.
     pub places: Arc<Places>,
+    /// Datagrams beside the streams, unless they are off.
+    pub datagrams: Option<Datagrams>,
     since: u64,
 }
 
@@ -79,16 +84,22 @@ impl Gateway {
     /// When connections get new keys.
     pub fn rekey_policy(&self) -> Policy {
         let config::Rekey { interval, volume_mib, records } = self.config.rekey;
-        let limits = Limits { records: records.into(), bytes: u64::from(volume_mib) << 20 };
+        let (records, bytes) = (u64::from(records), u64::from(volume_mib) << 20);
+        // a record holds more than a datagram; by default both are at the protocol's own limits
+        let limits = Limits { records, bytes, datagrams: 4 * records, ..Limits::default() };
         Policy { interval, limits }
     }
 }
 
 impl Live for Gateway {
     fn status(&self) -> LiveStatus {
+        let sessions = self.sessions.all();
+        let by_datagram = sessions.iter().filter(|session| session.sender.datagrams().is_some());
         LiveStatus {
             since: self.since,
-            sessions: self.sessions.all().len() as u64,
+            datagram_sessions: by_datagram.count() as u64,
+            datagram_ports: self.datagrams.as_ref().map(Datagrams::ports),
+            sessions: sessions.len() as u64,
             rx_bytes: self.counters.received.value(),
             tx_bytes: self.counters.sent.value(),
             drops: self.counters.drops(),
@@ -112,7 +123,17 @@ impl Live for Gateway {
     }
 }
 
-/// Runs the gateway until it is told to stop (SIGTERM, SIGINT), and undoes what it changed.
+/// Why a gateway has ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop (SIGTERM, SIGINT).
+    Stopped,
+    /// It was told to start anew (SIGHUP), with whatever is configured then.
+    Reload,
+}
+
+/// Runs the gateway until it is told to stop or to start anew. Undoes what it changed, unless it
+/// starts anew: as after a crash, NAT stays meanwhile, so that the clients' connections survive.
 ///
 /// # Errors
 /// It cannot start; then nothing is left behind. Or the TUN device is gone.
@@ -122,23 +143,27 @@ pub async fn run(
     identity: Identity,
     accounts: Accounts,
     admin: Listener,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     let mut host = Host::open(&paths.state_dir, Role::Gateway).await.map_err(not_permitted)?;
     log_report(&host.recover_for_restart().await.map_err(not_permitted)?);
-    let ended = run_on(&mut host, config, identity, accounts, admin).await;
+    let ended = run_on(&mut host, config, &paths.config_path, identity, accounts, admin).await;
+    if let Ok(Ended::Reload) = ended {
+        return ended;
+    }
     let undone = host.reset().await.map_err(not_permitted);
-    ended?;
+    let ended = ended?;
     log_report(&undone?);
-    Ok(())
+    Ok(ended)
 }
 
 async fn run_on(
     host: &mut Host,
     config: Config,
+    config_path: &Path,
     identity: Identity,
     accounts: Accounts,
     admin: Listener,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     // everything that can fail for a simple reason comes before the host is changed
     let identity = Serving::new(identity, config.tls.early_data)
         .context("the gateway's certificate and key")?;
@@ -148,6 +173,13 @@ async fn run_on(
         .iter()
         .map(|address| factory.listen(*address))
         .collect::<Result<Vec<_>, _>>()?;
+    let datagrams = Datagrams::new(&config)?;
+    let sockets = match &datagrams {
+        Some(datagrams) => datagrams
+            .listen(&config)
+            .context("datagrams (set another `datagrams.port` in server.yaml, or off)")?,
+        None => Vec::new(),
+    };
     let tun = Arc::new(Device::open(&config.interface).map_err(open_failed)?);
 
     let wanted = Wanted::Gateway(network(&config, &accounts, tun.name()));
@@ -159,19 +191,22 @@ async fn run_on(
         tun,
         sessions: Arc::default(),
         counters: Arc::default(),
+        datagrams,
         since: unix_now(),
         config,
         accounts,
     });
-    serve(&gateway, listeners, admin).await
+    serve(&gateway, listeners, sockets, admin, config_path).await
 }
 
-/// Runs all parts until one fails or the gateway is told to stop.
+/// Runs all parts until one fails or the gateway is told to end.
 async fn serve(
     gateway: &Arc<Gateway>,
     listeners: Vec<tokio::net::TcpListener>,
+    sockets: Vec<UdpSocket>,
     admin: Listener,
-) -> anyhow::Result<()> {
+    config_path: &Path,
+) -> anyhow::Result<Ended> {
     let _dns = start_dns(gateway)?;
     let _speed_test = start_speed_test(gateway);
     let (sessions, counters) = (gateway.sessions.clone(), gateway.counters.clone());
@@ -185,8 +220,10 @@ async fn serve(
     for listener in listeners {
         tasks.spawn(listener::run(listener, gateway.clone()));
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    for socket in sockets {
+        tasks.spawn(datagrams::receive(gateway.clone(), Arc::new(socket)));
+    }
+    let mut signals = Signals::new()?;
     cipherwall_cli::print("ready")?;
     // outside of systemd there is nobody to tell
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -197,11 +234,10 @@ async fn serve(
             Ok(()) => anyhow::anyhow!("the TUN device was closed"),
             Err(error) => anyhow::Error::from(error).context("the TUN device failed"),
         }),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        ended = signals.wait(config_path) => Ok(ended),
     };
-    tracing::info!("the gateway stops");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!(reload = matches!(ended, Ok(Ended::Reload)), "the gateway stops");
+    notify_end(&ended);
     // nobody is let in any more, to be sent away at once
     tasks.shutdown().await;
     let connected = gateway.sessions.all();
@@ -212,6 +248,48 @@ async fn serve(
         tokio::time::sleep(FAREWELL).await;
     }
     ended
+}
+
+/// What the gateway can be told.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until the gateway has to end. It does not start anew with a configuration that is
+    /// wrong.
+    async fn wait(&mut self, config_path: &Path) -> Ended {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Ended::Stopped,
+                _ = self.interrupt.recv() => return Ended::Stopped,
+                _ = self.hang_up.recv() => match Config::load(config_path) {
+                    Ok(_) => return Ended::Reload,
+                    Err(error) => tracing::error!(%error, "not reloaded"),
+                },
+            }
+        }
+    }
+}
+
+/// Tells systemd. Outside of it there is nobody to tell.
+fn notify_end(ended: &anyhow::Result<Ended>) {
+    let _ = match (ended, sd_notify::NotifyState::monotonic_usec_now()) {
+        (Ok(Ended::Reload), Ok(now)) => {
+            sd_notify::notify(&[sd_notify::NotifyState::Reloading, now])
+        }
+        (Ok(_) | Err(_), _) => sd_notify::notify(&[sd_notify::NotifyState::Stopping]),
+    };
 }
 
 /// The forwarder on the inner addresses.
@@ -279,12 +357,13 @@ fn network(config: &Config, accounts: &Accounts, interface: &str) -> GatewayNetw
         uplink: config.uplink.clone(),
         allow_private: config.allow_private.clone(),
         listen_tcp: config.listen.iter().map(SocketAddr::port).collect(),
+        listen_udp: config.datagrams.offered().into_iter().collect(),
         inside_tcp: config.speedtest.into_iter().collect(),
         ipv6_uplink: has_ipv6_uplink(),
     }
 }
 
-fn log_report(report: &cipherwall_netcfg::Report) {
+pub(crate) fn log_report(report: &cipherwall_netcfg::Report) {
     for undone in &report.undone {
         tracing::info!("put back: {undone}");
     }
@@ -293,7 +372,7 @@ fn log_report(report: &cipherwall_netcfg::Report) {
     }
 }
 
-fn not_permitted(error: cipherwall_netcfg::Error) -> anyhow::Error {
+pub(crate) fn not_permitted(error: cipherwall_netcfg::Error) -> anyhow::Error {
     if matches!(error, cipherwall_netcfg::Error::NotPermitted { .. }) {
         Failure::not_permitted(error.to_string()).into()
     } else {
@@ -301,7 +380,7 @@ fn not_permitted(error: cipherwall_netcfg::Error) -> anyhow::Error {
     }
 }
 
-fn open_failed(error: OpenError) -> anyhow::Error {
+pub(crate) fn open_failed(error: OpenError) -> anyhow::Error {
     if matches!(error, OpenError::NotPermitted) {
         Failure::not_permitted(error.to_string()).into()
     } else {

@@ -11,6 +11,7 @@ pub mod accounts;
 pub mod admin;
 mod cli;
 pub mod config;
+mod datagrams;
 pub mod dns;
 pub mod gateway;
 pub mod identity;
@@ -23,6 +24,7 @@ pub mod router;
 pub mod session;
 pub mod sessions;
 pub mod site;
+pub mod static_mode;
 pub mod store;
 pub mod visitor;
 

@@ -37,6 +37,8 @@ pub struct Counters {
     pub no_session: Counter,
     /// To a client whose connection is slower than what arrives for it.
     pub congested: Counter,
+    /// UDP datagrams that came to the gateway's ports and are of no session.
+    pub foreign_datagrams: Counter,
 }
 
 impl Counters {
@@ -48,6 +50,7 @@ impl Counters {
             malformed: self.malformed.value(),
             no_session: self.no_session.value(),
             congested: self.congested.value(),
+            foreign_datagrams: self.foreign_datagrams.value(),
         }
     }
 }

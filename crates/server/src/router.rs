@@ -1,13 +1,22 @@
 //! From the TUN device to the sessions.
 //!
 //! One task reads the device. It guesses that the next packet goes where the last one went and
-//! reads it straight into that session's batch; only a packet for somebody else is copied.
+//! reads it straight into the batch of that session's stream; only a packet for somebody else is
+//! copied. Packets that go in datagrams are read to a buffer of their own, since they are cut.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{
+    io::{self, IoSliceMut},
+    net::IpAddr,
+    sync::Arc,
+};
 
+use cipherwall_packet::offload;
 use cipherwall_proto::record::Batch;
-use cipherwall_transport::tunnel::Taken;
-use cipherwall_tun::Device;
+use cipherwall_transport::{
+    datagram::{Channel, Filler},
+    tunnel::Taken,
+};
+use cipherwall_tun::{Device, MAX_PACKET_LEN};
 
 use crate::{
     metrics::Counters,
@@ -30,6 +39,8 @@ pub struct Router {
     home: Option<Arc<Session>>,
     /// Where packets are read to while there is no such session, or it has no room.
     scratch: Box<Batch>,
+    /// Where packets are read to that go in datagrams: offload header and packet.
+    packet: Box<[u8]>,
     /// Who was given packets since the last flush.
     touched: Vec<Arc<Session>>,
 }
@@ -46,7 +57,9 @@ enum Pause {
 impl Router {
     /// For this device and these sessions.
     pub fn new(tun: Arc<Device>, sessions: Arc<Sessions>, counters: Arc<Counters>) -> Self {
-        Self { tun, sessions, counters, home: None, scratch: Box::default(), touched: Vec::new() }
+        let packet = vec![0; offload::HEADER_LEN + MAX_PACKET_LEN].into();
+        let (scratch, touched) = (Box::default(), Vec::new());
+        Self { tun, sessions, counters, home: None, scratch, packet, touched }
     }
 
     /// Runs until the device is gone.
@@ -66,10 +79,19 @@ impl Router {
     /// Reads some packets and sends them.
     fn burst(&mut self) -> io::Result<Pause> {
         let home = self.home.take();
+        // flushed by its channel
+        let mut is_flushed = false;
         let read = match &home {
-            Some(session) => {
-                session.sender.fill(|batch, enough| self.read(batch, enough, Some(session)))
-            }
+            Some(session) => match session.sender.datagrams() {
+                Some(channel) => {
+                    let read = self.read_for_datagrams(channel, session);
+                    is_flushed = read.is_some();
+                    read
+                }
+                None => {
+                    session.sender.fill(|batch, enough| self.read(batch, enough, Some(session)))
+                }
+            },
             None => None,
         };
         let pause = match read {
@@ -85,8 +107,11 @@ impl Router {
         if self.home.is_none() {
             self.home = home.clone();
         }
-        self.touched.extend(home);
+        self.touched.extend(home.filter(|_| !is_flushed));
         for session in self.touched.drain(..) {
+            if let Some(channel) = session.sender.datagrams() {
+                channel.flush(&session.sender);
+            }
             if let Err(error) = session.sender.flush() {
                 // the session's own task notices as well, and ends it
                 tracing::debug!(user = session.user, %error, "sending to a client failed");
@@ -128,13 +153,73 @@ impl Router {
             };
             session.sent.add(read as u64);
             self.counters.sent.add(read as u64);
-            let taken = session.sender.take_packet(batch, read);
+            let taken = match session.sender.datagrams() {
+                Some(channel) => {
+                    channel.take(&session.sender, &batch.read_packet(read));
+                    Taken::AtOnce
+                }
+                None => session.sender.take_packet(batch, read),
+            };
             self.touched.push(session.clone());
             self.home = Some(session);
             if home.is_none() && taken == Taken::AtOnce {
                 // the next one need not be copied
                 return Ok(Pause::Enough);
             }
+        }
+        Ok(Pause::Enough)
+    }
+
+    /// Reads packets that go in datagrams to `home`; `None` if they do no more.
+    fn read_for_datagrams(
+        &mut self,
+        channel: &Channel,
+        home: &Arc<Session>,
+    ) -> Option<io::Result<Pause>> {
+        let mut packet = std::mem::take(&mut self.packet);
+        let pause = channel.fill(&home.sender, |filler| self.cut(filler, &mut packet, home));
+        self.packet = packet;
+        pause
+    }
+
+    /// Gives packets to `filler`, which belongs to `home`. Leaves in `self.home` the session that
+    /// another packet was for.
+    fn cut(
+        &mut self,
+        filler: &mut Filler<'_>,
+        buffer: &mut [u8],
+        home: &Arc<Session>,
+    ) -> io::Result<Pause> {
+        for _ in 0..BURST {
+            let read = match self.tun.try_read(&mut [IoSliceMut::new(buffer)]) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Pause::Empty);
+                }
+                Err(error) => return Err(error),
+            };
+            let packet = &buffer[..read];
+            let Some(destination) = destination(&packet[offload::HEADER_LEN..]) else { continue };
+            let is_for_home = home.owns(destination);
+            let session = if is_for_home { None } else { self.sessions.find(destination) };
+            if !is_for_home && session.is_none() {
+                self.counters.no_session.add(1);
+                continue;
+            }
+            session.as_ref().unwrap_or(home).sent.add(read as u64);
+            self.counters.sent.add(read as u64);
+            let Some(session) = session else {
+                filler.push(packet);
+                continue;
+            };
+            match session.sender.datagrams() {
+                Some(channel) => channel.take(&session.sender, packet),
+                None => drop(session.sender.take(packet)),
+            }
+            self.touched.push(session.clone());
+            self.home = Some(session);
+            // the next one need not be copied
+            return Ok(Pause::Enough);
         }
         Ok(Pause::Enough)
     }

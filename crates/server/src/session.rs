@@ -13,6 +13,7 @@ use std::{
 use cipherwall_packet::{ip, offload::OffloadHeader};
 use cipherwall_proto::{
     cipher::CipherId,
+    datagram::OLD_KEYS_LIVE,
     frame::{Control, KickReason},
     tunnel::Event,
 };
@@ -70,6 +71,9 @@ pub async fn run(
         kick: Mutex::new(Some(kick)),
     });
     gateway.sessions.insert(&session);
+    if let Some(datagrams) = &gateway.datagrams {
+        datagrams.insert(&session);
+    }
     // from here on it can be found by who ends sessions; before that it may have been missed
     match gateway.accounts.standing(session.device_id, session.generation).await {
         Standing::Open => {}
@@ -83,13 +87,20 @@ pub async fn run(
     match end {
         End::Closed => {
             gateway.sessions.remove(&session);
+            forget_datagrams(gateway, &session);
             tracing::info!(user, %peer, "disconnected");
             gateway.accounts.close_session(&session.id, session.generation, unix_now()).await;
         }
         End::Kicked(reason) => {
             gateway.sessions.remove(&session);
             tracing::info!(user, %peer, ?reason, "session ended");
+            if reason != KickReason::Superseded {
+                forget_datagrams(gateway, &session);
+            }
             link.finish(&Control::Kick { reason }).await;
+            // what the client sent before it heard of the new connection
+            tokio::time::sleep(OLD_KEYS_LIVE).await;
+            forget_datagrams(gateway, &session);
         }
         End::Silent => {
             tracing::info!(user, %peer, "the client has fallen silent");
@@ -107,8 +118,17 @@ pub async fn run(
 async fn wait_for_next(gateway: &Gateway, session: &Arc<Session>, link: Link) {
     session.sender.keep(KEPT_BYTES);
     drop(link);
-    tokio::time::sleep(KEPT_TIME).await;
+    tokio::time::sleep(OLD_KEYS_LIVE).await;
+    forget_datagrams(gateway, session);
+    tokio::time::sleep(KEPT_TIME - OLD_KEYS_LIVE).await;
     gateway.sessions.remove(session);
+}
+
+/// Datagrams of this connection are opened no more.
+fn forget_datagrams(gateway: &Gateway, session: &Session) {
+    if let Some(datagrams) = &gateway.datagrams {
+        datagrams.remove(session);
+    }
 }
 
 async fn serve(
@@ -157,21 +177,33 @@ fn token_stored(gateway: &Gateway, session: &Session) {
 
 /// Gives a client's packet to the kernel, if it may send it (docs/architecture.md).
 fn pass_on(gateway: &Gateway, session: &Session, header: &OffloadHeader, packet: &[u8]) {
+    if may_pass(gateway, session, packet) {
+        write(gateway, header, packet);
+    }
+}
+
+/// Whether a client may send this packet; it is counted.
+pub fn may_pass(gateway: &Gateway, session: &Session, packet: &[u8]) -> bool {
     let counters = &gateway.counters;
-    let Ok((source, destination)) = ip::addresses(packet) else {
-        return counters.malformed.add(1);
+    let refused = match ip::addresses(packet) {
+        Err(_) => &counters.malformed,
+        Ok((source, _)) if !session.owns(source) => &counters.spoofed_source,
+        Ok((_, destination)) if gateway.is_other_client(destination) => &counters.client_to_client,
+        Ok(_) => {
+            session.received.add(packet.len() as u64);
+            counters.received.add(packet.len() as u64);
+            return true;
+        }
     };
-    if !session.owns(source) {
-        return counters.spoofed_source.add(1);
-    }
-    if gateway.is_other_client(destination) {
-        return counters.client_to_client.add(1);
-    }
-    session.received.add(packet.len() as u64);
-    counters.received.add(packet.len() as u64);
+    refused.add(1);
+    false
+}
+
+/// Gives a packet to the kernel.
+pub fn write(gateway: &Gateway, header: &OffloadHeader, packet: &[u8]) {
     if let Err(error) = gateway.tun.write(header, packet) {
         if error.kind() == io::ErrorKind::InvalidData {
-            counters.malformed.add(1);
+            gateway.counters.malformed.add(1);
         } else {
             tracing::debug!(%error, "the TUN device refuses a packet");
         }

@@ -28,7 +28,7 @@ pub struct Session {
     pub v6: Ipv6Addr,
     /// Where the client comes from.
     pub peer: SocketAddr,
-    /// What encrypts the tunnel.
+    /// What encrypts the stream.
     pub cipher: CipherId,
     /// Start of this connection, Unix seconds.
     pub since: u64,
@@ -124,10 +124,14 @@ impl Sessions {
 
 impl From<&Session> for LiveSession {
     fn from(session: &Session) -> Self {
+        let (transport, cipher) = match session.sender.datagrams() {
+            Some(channel) => ("udp", channel.cipher().name()),
+            None => ("tls", session.cipher.name()),
+        };
         LiveSession {
             peer: session.peer,
-            transport: "tls".to_owned(),
-            cipher: session.cipher.name().to_owned(),
+            transport: transport.to_owned(),
+            cipher: cipher.to_owned(),
             since: session.since,
             rx_bytes: session.received.value(),
             tx_bytes: session.sent.value(),

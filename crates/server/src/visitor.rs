@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     accounts::{Foreseen, Grant, Refusal},
     admin::unix_now,
+    datagrams::Datagrams,
     gateway::Gateway,
     listener::{Place, Shed, Stage},
     session,
@@ -188,13 +189,22 @@ async fn let_in(
         let bytes = match decide(gateway, demand, peer, &mut foreseen).await {
             Decision::Grant(grant) => {
                 let cipher = opening.cipher();
-                let (bytes, established) = opening.welcome(welcome(gateway, &grant));
+                let mut welcome = welcome(gateway, &grant);
+                if opening.datagram_cipher().is_some() {
+                    welcome.datagram = gateway.datagrams.as_ref().map(Datagrams::offer);
+                }
+                let (bytes, established) = opening.welcome(welcome);
                 stream.send(&bytes).await?;
                 let (tcp, leftover) = stream.into_parts();
-                let Established { sealer, opener } = established;
+                let Established { sealer, opener, datagram } = established;
                 let keepalive = gateway.keepalive();
                 let side = Side::Gateway(gateway.rekey_policy());
                 let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+                if let Some(datagrams) = &gateway.datagrams
+                    && let Some(channel) = datagram.and_then(|keys| datagrams.channel(keys))
+                {
+                    link.add_datagrams(channel);
+                }
                 // what a client that resumes has sent already: not opened before this
                 link.begin(&leftover);
                 return Ok(Begun { link: Box::new(link), grant, cipher });
@@ -287,5 +297,6 @@ fn welcome(gateway: &Gateway, grant: &Grant) -> Welcome {
         keepalive: gateway.config.keepalive.interval_s,
         time: unix_now(),
         pins: gateway.identity.pins().map(Into::into).to_vec(),
+        datagram: None,
     }
 }

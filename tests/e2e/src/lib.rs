@@ -38,7 +38,7 @@ pub use lab::{Lab, Options, address};
 pub use load::{Bulk, Load, ManySessions, many_sessions};
 pub use node::{Node, Ran};
 pub use process::Process;
-pub use programs::{ClientNode, GatewayNode, Invitation, Programs, Status};
+pub use programs::{ClientNode, GatewayNode, Invitation, Programs, Status, Transport};
 pub use run_dir::{remove_kept, remove_stale};
 pub use services::Sshd;
 pub use soak::{FIGURE, SOAK, SOAK_MIB, figure, full_or_short, soak_bytes};

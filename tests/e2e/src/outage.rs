@@ -13,6 +13,11 @@ use crate::node::host_command;
 const CUT: &str = "table inet cut {\n chain everything {\n type filter hook forward priority -10;\n \
                    drop\n }\n }\n";
 
+/// The carrier lets no datagrams pass to or from the gateway's ports for them.
+const BLOCK_UDP: &str = "table inet block {\n chain datagrams {\n type filter hook forward \
+                         priority -10;\n udp dport { 1194, 9000-9099 } drop\n udp sport { 1194, \
+                         9000-9099 } drop\n }\n }\n";
+
 /// The client's second link.
 const SECOND_LINK: &str = "eth1";
 
@@ -106,6 +111,34 @@ impl Lab {
         let back = Instant::now();
         client.ok(&["sh", "-c", &change])?;
         Ok(back)
+    }
+
+    /// From now on datagrams between clients and gateway get lost; TCP passes.
+    pub fn block_datagrams(&self) -> Result<Instant> {
+        let since = Instant::now();
+        self.carrier.nft(BLOCK_UDP)?;
+        Ok(since)
+    }
+
+    /// The end of [`Lab::block_datagrams`].
+    pub fn let_datagrams_pass(&self) -> Result<()> {
+        self.carrier.ok(&["nft", "delete", "table", "inet", "block"]).map(drop)
+    }
+
+    /// The carrier's NAT gives the clients' datagrams another port from now on; TCP stays.
+    pub fn rebind_datagrams(&self) -> Result<Instant> {
+        self.randomise_nat()?;
+        let back = Instant::now();
+        self.carrier.ok(&["conntrack", "-D", "-p", "udp"])?;
+        Ok(back)
+    }
+
+    /// The largest packet between carrier and internet. Larger ones are answered as the standards
+    /// ask for.
+    pub fn set_path_mtu(&self, mtu: u16) -> Result<()> {
+        let mtu = mtu.to_string();
+        self.carrier.ip(&["link", "set", "wan", "mtu", &mtu])?;
+        self.internet.ip(&["link", "set", "to-carrier", "mtu", &mtu]).map(drop)
     }
 
     /// All NATs forget all flows.

@@ -104,6 +104,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&mut self) {
+        self.signal(Signal::HUP);
+    }
+
     /// SIGSTOP, then SIGCONT.
     pub fn suspend(&mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
         self.signal(Signal::STOP);

@@ -15,11 +15,51 @@ use crate::tools::until;
 /// How long programs may take to become ready, to connect and to stop.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Where the programs under test are.
+/// What carries the packets of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// TLS over TCP.
+    #[default]
+    Tls,
+    /// Datagrams, with TLS over TCP beside them.
+    Udp,
+}
+
+impl Transport {
+    /// As options and `status` call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Tls => "tls",
+            Transport::Udp => "udp",
+        }
+    }
+}
+
+/// Makes two tests of each body, a function of [`Programs`]: `NAME::tls`, and `NAME::udp`, whose
+/// clients have datagrams.
+#[macro_export]
+macro_rules! over_each_transport {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[test]
+            fn tls() -> anyhow::Result<()> {
+                super::$name(&$crate::Programs::find()?)
+            }
+
+            #[test]
+            fn udp() -> anyhow::Result<()> {
+                super::$name(&$crate::Programs::find()?.over($crate::Transport::Udp))
+            }
+        }
+    )*};
+}
+
+/// Where the programs under test are, and how clients connect.
 #[derive(Clone, Debug)]
 pub struct Programs {
     server_path: String,
     client_path: String,
+    transport: Transport,
 }
 
 impl Programs {
@@ -41,7 +81,22 @@ impl Programs {
             ensure!(path.is_file(), "{} is missing: run `cargo build` first", path.display());
             Ok(path.display().to_string())
         };
-        Ok(Programs { server_path: find("cipherwall-server")?, client_path: find("cipherwall")? })
+        Ok(Programs {
+            server_path: find("cipherwall-server")?,
+            client_path: find("cipherwall")?,
+            transport: Transport::default(),
+        })
+    }
+
+    /// Clients connect over this transport, and are not connected before it carries their packets.
+    #[must_use]
+    pub fn over(self, transport: Transport) -> Programs {
+        Programs { transport, ..self }
+    }
+
+    /// What clients connect over.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 }
 
@@ -69,6 +124,30 @@ impl GatewayNode {
         gateway.init(&address::GATEWAY.to_string())?;
         gateway.start()?;
         Ok(gateway)
+    }
+
+    /// As [`GatewayNode::start_new`], with parts of `server.yaml` replaced before it starts.
+    pub fn start_edited(
+        lab: &Lab,
+        programs: &Programs,
+        edits: &[(&str, &str)],
+    ) -> Result<GatewayNode> {
+        let mut gateway = GatewayNode::new(lab, programs);
+        gateway.init(&address::GATEWAY.to_string())?;
+        gateway.edit(edits)?;
+        gateway.start()?;
+        Ok(gateway)
+    }
+
+    /// Replaces parts of `server.yaml`.
+    pub fn edit(&self, edits: &[(&str, &str)]) -> Result<()> {
+        let config_path = self.state_dir.join("server.yaml");
+        let mut config = std::fs::read_to_string(&config_path)?;
+        for (old, new) in edits {
+            ensure!(config.contains(old), "no {old:?} in server.yaml");
+            config = config.replacen(old, new, 1);
+        }
+        Ok(std::fs::write(&config_path, config)?)
     }
 
     /// Its state directory, where `server.yaml` is as well.
@@ -116,6 +195,20 @@ impl GatewayNode {
         Ok(())
     }
 
+    /// SIGHUP; it has to be ready again.
+    pub fn reload(&mut self) -> Result<()> {
+        let process = self.process()?;
+        let times_ready =
+            |process: &Process| process.stdout().lines().filter(|line| *line == "ready").count();
+        let before = times_ready(process);
+        process.hang_up();
+        until("the gateway to be ready again", PATIENCE, || {
+            Ok((times_ready(process) > before || !process.is_running()).then_some(()))
+        })?;
+        ensure!(process.is_running(), "the gateway ended{}", process.logs());
+        Ok(())
+    }
+
     /// A crash.
     pub fn kill9(&mut self) -> Result<()> {
         self.process()?.kill9();
@@ -142,6 +235,12 @@ impl GatewayNode {
         serde_json::from_str(&text).with_context(|| format!("invite create printed {text:?}"))
     }
 
+    /// `session list --json`, as it is.
+    pub fn sessions(&self) -> Result<serde_json::Value> {
+        let text = self.run(&["session", "list", "--json"])?.ok()?;
+        serde_json::from_str(&text).with_context(|| format!("session list printed {text:?}"))
+    }
+
     /// `status --json`, as it is.
     pub fn status(&self) -> Result<serde_json::Value> {
         let text = self.run(&["status", "--json"])?.ok()?;
@@ -164,6 +263,7 @@ pub struct ClientNode {
     program: String,
     state_dir: PathBuf,
     process: Option<Process>,
+    transport: Transport,
     /// The words of a command, like `env`, that `connect` is started by.
     starter: Vec<String>,
 }
@@ -173,7 +273,7 @@ pub struct ClientNode {
 pub struct Status {
     /// `connected`, ...
     pub state: String,
-    /// `tls`
+    /// `tls` or `udp`
     pub transport: Option<String>,
     /// The tunnel's cipher.
     pub cipher: Option<String>,
@@ -191,6 +291,9 @@ pub struct Status {
     pub tx_bytes: u64,
     /// Round trip to the gateway.
     pub rtt_ms: Option<f64>,
+    /// What the user should know.
+    #[serde(default)]
+    pub notice: Option<String>,
 }
 
 impl ClientNode {
@@ -199,7 +302,8 @@ impl ClientNode {
         let node = lab.clients.get(index).context("no such client")?.clone();
         let state_dir = node.dir().join("state");
         let program = programs.client_path.clone();
-        Ok(ClientNode { node, program, state_dir, process: None, starter: Vec::new() })
+        let (transport, starter) = (programs.transport, Vec::new());
+        Ok(ClientNode { node, program, state_dir, process: None, transport, starter })
     }
 
     /// Invited as `user`, imported and connected.
@@ -232,10 +336,22 @@ impl ClientNode {
         self.run(&["import", link])?.ok().map(drop)
     }
 
-    /// `connect --foreground` with more options, in the background, until it says `connected`;
-    /// returns that line.
+    /// `connect --foreground` with more options, in the background, until it says `connected` and
+    /// the transport carries packets; returns that line.
     pub fn connect(&mut self, options: &[&str]) -> Result<String> {
-        self.start_connecting(options)?.wait_for_line("connected", PATIENCE)
+        let line = self.start_connecting(options)?.wait_for_line("connected", PATIENCE)?;
+        if !options.contains(&"--transport") {
+            self.wait_for_transport(self.transport, PATIENCE)?;
+        }
+        Ok(line)
+    }
+
+    /// Waits until packets are carried by this transport; returns that status.
+    pub fn wait_for_transport(&self, transport: Transport, patience: Duration) -> Result<Status> {
+        let name = transport.name();
+        until(&format!("packets to go over {name}"), patience, || {
+            Ok(Some(self.status()?).filter(|status| status.transport.as_deref() == Some(name)))
+        })
     }
 
     /// From now on `connect` is started by this command, such as `env NAME=VALUE`.
@@ -246,7 +362,11 @@ impl ClientNode {
     /// `connect --foreground`, in the background.
     pub fn start_connecting(&mut self, options: &[&str]) -> Result<&mut Process> {
         self.process = None;
-        let words = [&["connect", "--foreground"], options].concat();
+        let transport = match self.transport {
+            Transport::Udp if !options.contains(&"--transport") => &["--transport", "udp"][..],
+            Transport::Udp | Transport::Tls => &[],
+        };
+        let words = [&["connect", "--foreground"], transport, options].concat();
         let starter: Vec<&str> = self.starter.iter().map(String::as_str).collect();
         let process = self.node.spawn("client", &[starter, self.words(&words)].concat())?;
         Ok(self.process.insert(process))

@@ -52,17 +52,19 @@ fn addresses(clients: &[ClientNode]) -> Result<Vec<Ipv4Addr>> {
     clients.iter().map(ClientNode::inner_address).collect()
 }
 
-#[test]
-fn ten_clients_one_by_one_and_in_parallel_keep_their_addresses() -> Result<()> {
+e2e::over_each_transport! {
+    ten_clients_one_by_one_and_in_parallel_keep_their_addresses,
+}
+
+fn ten_clients_one_by_one_and_in_parallel_keep_their_addresses(programs: &Programs) -> Result<()> {
     let lab = lab()?;
-    let programs = Programs::find()?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
+    let mut gateway = GatewayNode::start_new(&lab, programs)?;
     let sent = lab.make_download("file", full_or_short(128, 8) << 20)?;
 
     let mut clients = Vec::new();
     let mut first = Vec::new();
     for index in 0..CLIENTS {
-        let mut client = ClientNode::connect_new(&lab, index, &programs, &gateway, &user(index))?;
+        let mut client = ClientNode::connect_new(&lab, index, programs, &gateway, &user(index))?;
         first.push(client.inner_address()?);
         use_tunnel(&lab, &client, &sent).with_context(|| format!("{} alone", user(index)))?;
         client.disconnect()?;

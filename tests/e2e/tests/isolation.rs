@@ -8,13 +8,12 @@ use e2e::{
     Capture, ClientNode, GatewayNode, HostState, Lab, Options, Page, Ping, Programs, address,
 };
 
-fn three_clients(lab: &Lab) -> Result<(GatewayNode, Vec<ClientNode>)> {
-    let programs = Programs::find()?;
-    let gateway = GatewayNode::start_new(lab, &programs)?;
+fn three_clients(lab: &Lab, programs: &Programs) -> Result<(GatewayNode, Vec<ClientNode>)> {
+    let gateway = GatewayNode::start_new(lab, programs)?;
     let clients = (0..3)
         .map(|index| {
             let user = format!("user{index}");
-            ClientNode::connect_new(lab, index, &programs, &gateway, &user)
+            ClientNode::connect_new(lab, index, programs, &gateway, &user)
         })
         .collect::<Result<Vec<_>>>()?;
     Ok((gateway, clients))
@@ -94,10 +93,14 @@ fn assert_only_the_gateway(capture: Capture, client: &ClientNode) -> Result<()> 
     Ok(())
 }
 
-#[test]
-fn no_client_reaches_another() -> Result<()> {
+e2e::over_each_transport! {
+    no_client_reaches_another,
+    no_client_can_use_anothers_address,
+}
+
+fn no_client_reaches_another(programs: &Programs) -> Result<()> {
     let lab = Lab::with(Options { clients: 3, ..Options::default() })?;
-    let (gateway, clients) = three_clients(&lab)?;
+    let (gateway, clients) = three_clients(&lab, programs)?;
     let captures = clients.iter().map(watch).collect::<Result<Vec<_>>>()?;
     let before = drops(&gateway, "client_to_client")?;
     for (index, client) in clients.iter().enumerate() {
@@ -115,10 +118,9 @@ fn no_client_reaches_another() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn no_client_can_use_anothers_address() -> Result<()> {
+fn no_client_can_use_anothers_address(programs: &Programs) -> Result<()> {
     let lab = Lab::with(Options { clients: 3, ..Options::default() })?;
-    let (gateway, clients) = three_clients(&lab)?;
+    let (gateway, clients) = three_clients(&lab, programs)?;
     let victim = &clients[1];
     pretend_to_be(&clients[0], victim.inner_address()?, victim.inner_address_v6()?)?;
     let before = drops(&gateway, "spoofed_source")?;

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// What both programs may use.
-const PROGRAM: [&str; 8] =
-    ["cli", "ipc", "netcfg", "packet", "proto", "speedtest", "transport", "tun"];
+const PROGRAM: [&str; 9] =
+    ["cli", "ipc", "netcfg", "packet", "proto", "speedtest", "static-mode", "transport", "tun"];
 
 /// Who may use which crates of ours directly (design: layout). Crates for development may use all.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("cipherwall-packet", &[]),
     ("cipherwall-netcfg", &[]),
     ("cipherwall-ipc", &[]),
@@ -20,6 +20,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("cipherwall-proto", &["packet"]),
     ("cipherwall-tun", &["packet"]),
     ("cipherwall-transport", &["packet", "proto"]),
+    ("cipherwall-static-mode", &["packet", "proto", "transport", "tun"]),
     ("cipherwall-server", &PROGRAM),
     ("cipherwall", &PROGRAM),
 ];

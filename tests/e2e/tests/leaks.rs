@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use e2e::{Capture, ClientNode, Flow, GatewayNode, Lab, Node, Options, Page, Programs, address};
+use e2e::{
+    Capture, ClientNode, Flow, GatewayNode, Lab, Node, Options, Page, Programs, Transport, address,
+};
 
-/// The tunnel's own connection, and what any idle host sends on its link.
+/// The tunnel's own connection and datagrams, and what any idle host sends on its link.
 fn is_expected(flow: &Flow) -> bool {
-    flow.is_with("tcp", address::GATEWAY.into(), 8443) || flow.is_link_housekeeping()
+    let gateway = address::GATEWAY.into();
+    flow.is_with("tcp", gateway, 8443)
+        || flow.is_with("udp", gateway, 1194)
+        || flow.is_link_housekeeping()
 }
 
 fn assert_nothing_else(flows: &BTreeMap<Flow, usize>, when: &str) {
@@ -42,10 +47,9 @@ fn send_everything(node: &Node) -> Result<()> {
 }
 
 /// Connects, sends everything and looks at the link, with and without IPv6 at the gateway.
-fn look_while_connected(gateway_ipv6: bool) -> Result<()> {
+fn look_while_connected(programs: &Programs, gateway_ipv6: bool) -> Result<()> {
     let lab = Lab::with(Options { gateway_ipv6, ..Options::default() })?;
-    let programs = Programs::find()?;
-    let gateway = GatewayNode::start_new(&lab, &programs)?;
+    let gateway = GatewayNode::start_new(&lab, programs)?;
     let control = Capture::start(&lab.routers[0], "lan0")?;
     send_everything(&lab.clients[0])?;
     control.expect_probe(&lab.clients[0])?;
@@ -56,31 +60,37 @@ fn look_while_connected(gateway_ipv6: bool) -> Result<()> {
     }
 
     let capture = Capture::start(&lab.routers[0], "lan0")?;
-    let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     send_everything(&client.node)?;
     let page = Page::open(&client.node, "http://www.lab.test/")?;
     assert!(page.body.contains("laboratory"), "the tunnel itself does not work: {page:?}");
-    capture.wait_for("the tunnel", |flow| flow.protocol == "tcp" && is_expected(flow))?;
+    let protocol = match programs.transport() {
+        Transport::Tls => "tcp",
+        Transport::Udp => "udp",
+    };
+    capture.wait_for("the tunnel", |flow| flow.protocol == protocol && is_expected(flow))?;
     assert_nothing_else(&capture.finish()?, "while connected");
     Ok(())
 }
 
-#[test]
-fn nothing_but_the_tunnel_is_seen_while_connected() -> Result<()> {
-    look_while_connected(true)
+e2e::over_each_transport! {
+    nothing_but_the_tunnel_is_seen_while_connected,
+    ipv6_does_not_leak_where_the_gateway_has_none,
+    nothing_leaks_while_the_gateway_is_away,
 }
 
-#[test]
-fn ipv6_does_not_leak_where_the_gateway_has_none() -> Result<()> {
-    look_while_connected(false)
+fn nothing_but_the_tunnel_is_seen_while_connected(programs: &Programs) -> Result<()> {
+    look_while_connected(programs, true)
 }
 
-#[test]
-fn nothing_leaks_while_the_gateway_is_away() -> Result<()> {
+fn ipv6_does_not_leak_where_the_gateway_has_none(programs: &Programs) -> Result<()> {
+    look_while_connected(programs, false)
+}
+
+fn nothing_leaks_while_the_gateway_is_away(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
-    let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let mut gateway = GatewayNode::start_new(&lab, programs)?;
+    let client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     let capture = Capture::start(&lab.routers[0], "lan0")?;
     gateway.kill9()?;
     client.wait_for_state("reconnecting", Duration::from_secs(35))?;

@@ -30,9 +30,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(options: Options) -> Result<Scene> {
+    fn new(options: Options, programs: &Programs) -> Result<Scene> {
         let lab = Lab::with(options)?;
-        let programs = Programs::find()?;
+        let programs = programs.clone();
         let gateway = GatewayNode::start_new(&lab, &programs)?;
         let client = ClientNode::new(&lab, 0, &programs)?;
         client.import(&gateway.invite("alice")?.link)?;
@@ -89,8 +89,8 @@ impl Scene {
     }
 }
 
-fn connected(options: Options) -> Result<Scene> {
-    let mut scene = Scene::new(options)?;
+fn connected(options: Options, programs: &Programs) -> Result<Scene> {
+    let mut scene = Scene::new(options, programs)?;
     scene.client.connect(&[])?;
     Ok(scene)
 }
@@ -100,9 +100,15 @@ fn cuts() -> &'static [u64] {
     full_or_short(&[1, 5, 20, 120], &[1, 5, 12])
 }
 
-#[test]
-fn a_path_that_was_cut_in_silence() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+e2e::over_each_transport! {
+    a_path_that_was_cut_in_silence,
+    another_port_in_silence,
+    another_address_on_another_link_and_back,
+    a_gateway_that_was_restarted,
+}
+
+fn a_path_that_was_cut_in_silence(programs: &Programs) -> Result<()> {
+    let mut scene = connected(Options::default(), programs)?;
     for &seconds in cuts() {
         scene.outlive(&format!("cut for {seconds} s"), |scene| {
             scene.lab.cut_path(Duration::from_secs(seconds))
@@ -113,7 +119,7 @@ fn a_path_that_was_cut_in_silence() -> Result<()> {
 
 #[test]
 fn a_link_of_the_client_that_went_down() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+    let mut scene = connected(Options::default(), &Programs::find()?)?;
     for &seconds in cuts() {
         scene.outlive(&format!("link down for {seconds} s"), |scene| {
             scene.lab.drop_link(Duration::from_secs(seconds))
@@ -124,26 +130,24 @@ fn a_link_of_the_client_that_went_down() -> Result<()> {
 
 #[test]
 fn another_port_after_a_reset() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+    let mut scene = connected(Options::default(), &Programs::find()?)?;
     scene.outlive("port changed, old one reset", |scene| scene.lab.rebind_nat())
 }
 
-#[test]
-fn another_port_in_silence() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+fn another_port_in_silence(programs: &Programs) -> Result<()> {
+    let mut scene = connected(Options::default(), programs)?;
     scene.outlive("port changed in silence", |scene| scene.lab.swallow_flows())
 }
 
-#[test]
-fn another_address_on_another_link_and_back() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+fn another_address_on_another_link_and_back(programs: &Programs) -> Result<()> {
+    let mut scene = connected(Options::default(), programs)?;
     scene.outlive("to another link", |scene| scene.lab.change_link())?;
     scene.outlive("and back", |scene| scene.lab.change_link())
 }
 
 #[test]
 fn a_gateway_that_was_killed() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+    let mut scene = connected(Options::default(), &Programs::find()?)?;
     scene.outlive("gateway killed", |scene| {
         scene.gateway.kill9()?;
         scene.gateway.start()?;
@@ -151,10 +155,31 @@ fn a_gateway_that_was_killed() -> Result<()> {
     })
 }
 
-/// A download may break off: while the gateway is stopped, its NAT is gone, too.
+/// With another configuration; one that is wrong changes nothing.
 #[test]
-fn a_gateway_that_was_restarted() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+fn a_gateway_that_was_reloaded() -> Result<()> {
+    let mut scene = connected(Options::default(), &Programs::find()?)?;
+    let config_path = scene.gateway.state_dir().join("server.yaml");
+    let config = fs::read_to_string(&config_path)?;
+    fs::write(&config_path, format!("{config}nonsense: 1\n"))?;
+    scene.gateway.process()?.hang_up();
+    scene.gateway.process()?.wait_for_error_line("not reloaded", BAR)?;
+    fs::write(&config_path, config.replace("mtu: 1420", "mtu: 1380"))?;
+    let pid = scene.gateway.process()?.pid();
+    scene.outlive("gateway reloaded", |scene| {
+        scene.gateway.reload()?;
+        Ok(Instant::now())
+    })?;
+    assert_eq!(scene.gateway.process()?.pid(), pid);
+    let interface = scene.client.interface()?;
+    let link = scene.lab.clients[0].ip(&["link", "show", "dev", &interface])?;
+    assert!(link.contains("mtu 1380"), "{link}");
+    scene.gateway.stop()
+}
+
+/// A download may break off: while the gateway is stopped, its NAT is gone, too.
+fn a_gateway_that_was_restarted(programs: &Programs) -> Result<()> {
+    let mut scene = connected(Options::default(), programs)?;
     scene.be_back_after("gateway restarted", |scene| {
         scene.gateway.stop()?;
         scene.gateway.start()?;
@@ -166,7 +191,7 @@ fn a_gateway_that_was_restarted() -> Result<()> {
 #[test]
 fn a_computer_that_slept() -> Result<()> {
     const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-    let mut scene = Scene::new(Options::default())?;
+    let mut scene = Scene::new(Options::default(), &Programs::find()?)?;
     scene.lab.randomise_nat()?;
     let clock_path = scene.client.node.dir().join("clock");
     fs::write(&clock_path, "+0\n")?;
@@ -193,7 +218,7 @@ fn a_computer_that_slept() -> Result<()> {
 
 #[test]
 fn status_tells_what_goes_on_while_the_gateway_is_away() -> Result<()> {
-    let mut scene = connected(Options::default())?;
+    let mut scene = connected(Options::default(), &Programs::find()?)?;
     scene.gateway.stop()?;
     scene.client.wait_for_state("reconnecting", Duration::from_secs(10))?;
     let status = until("a refused try", Duration::from_secs(10), || {

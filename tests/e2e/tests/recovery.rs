@@ -17,12 +17,20 @@ const REPLACED: Duration = Duration::from_secs(15);
 /// The carrier loses everything in silence.
 const CUT: &str = "table inet cut {\n chain everything {\n type filter hook forward priority -10;\n drop\n }\n }\n";
 
-#[test]
-fn the_client_is_back_by_itself_with_the_same_address_after_a_gateway_crash() -> Result<()> {
+e2e::over_each_transport! {
+    the_client_is_back_by_itself_with_the_same_address_after_a_gateway_crash,
+    a_transfer_outlives_a_short_loss_of_the_path,
+    a_connection_that_is_dropped_in_silence_is_replaced_within_seconds,
+    a_client_killed_while_connected_or_disconnecting_leaves_nothing_after_repair,
+    disconnecting_and_stopping_leave_no_trace,
+}
+
+fn the_client_is_back_by_itself_with_the_same_address_after_a_gateway_crash(
+    programs: &Programs,
+) -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
-    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let mut gateway = GatewayNode::start_new(&lab, programs)?;
+    let mut client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     let address = client.inner_address()?;
     for crash in [true, false] {
         if crash {
@@ -43,12 +51,10 @@ fn the_client_is_back_by_itself_with_the_same_address_after_a_gateway_crash() ->
     Ok(())
 }
 
-#[test]
-fn a_transfer_outlives_a_short_loss_of_the_path() -> Result<()> {
+fn a_transfer_outlives_a_short_loss_of_the_path(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
-    let gateway = GatewayNode::start_new(&lab, &programs)?;
-    let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let gateway = GatewayNode::start_new(&lab, programs)?;
+    let client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     let address = client.inner_address()?;
     let sent = lab.make_download("file", 24 * 1024 * 1024)?;
     // slow enough to be under way when the path breaks: 2 s
@@ -67,12 +73,12 @@ fn a_transfer_outlives_a_short_loss_of_the_path() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_connection_that_is_dropped_in_silence_is_replaced_within_seconds() -> Result<()> {
+fn a_connection_that_is_dropped_in_silence_is_replaced_within_seconds(
+    programs: &Programs,
+) -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
-    let gateway = GatewayNode::start_new(&lab, &programs)?;
-    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let gateway = GatewayNode::start_new(&lab, programs)?;
+    let mut client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     let address = client.inner_address()?;
     let sessions = gateway.run(&["session", "list", "--json"])?.ok()?;
     let sessions: serde_json::Value = serde_json::from_str(&sessions)?;
@@ -130,13 +136,13 @@ fn a_client_killed_while_connecting_leaves_nothing_after_repair() -> Result<()> 
     client.connect(&[]).context("and after all that it connects").map(drop)
 }
 
-#[test]
-fn a_client_killed_while_connected_or_disconnecting_leaves_nothing_after_repair() -> Result<()> {
+fn a_client_killed_while_connected_or_disconnecting_leaves_nothing_after_repair(
+    programs: &Programs,
+) -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
-    let gateway = GatewayNode::start_new(&lab, &programs)?;
+    let gateway = GatewayNode::start_new(&lab, programs)?;
     let before = HostState::of(&lab.clients[0])?;
-    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let mut client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     client.kill9()?;
     client.run(&["repair"])?.ok()?;
     before.expect_unchanged(&client.node, "after kill -9 while connected, and repair")?;
@@ -218,14 +224,12 @@ fn the_next_start_of_a_gateway_after_a_crash_repairs_by_itself() -> Result<()> {
     before.expect_unchanged(&gateway.node, "after three crashes, start and stop")
 }
 
-#[test]
-fn disconnecting_and_stopping_leave_no_trace() -> Result<()> {
+fn disconnecting_and_stopping_leave_no_trace(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
     let before_client = HostState::of(&lab.clients[0])?;
     let before_gateway = HostState::of(&lab.gateway)?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
-    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let mut gateway = GatewayNode::start_new(&lab, programs)?;
+    let mut client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     Page::open(&client.node, "http://www.lab.test/")?;
     client.disconnect()?;
     before_client.expect_unchanged(&client.node, "after disconnect")?;

@@ -21,9 +21,8 @@ const LENIENCE: u32 = 5;
 const STREAMS: usize = 2;
 
 /// A gateway with these lines as its `rekey` settings, and one connected client.
-fn connected(lab: &Lab, rekey: &str) -> Result<(GatewayNode, ClientNode)> {
-    let programs = Programs::find()?;
-    let mut gateway = GatewayNode::new(lab, &programs);
+fn connected(lab: &Lab, programs: &Programs, rekey: &str) -> Result<(GatewayNode, ClientNode)> {
+    let mut gateway = GatewayNode::new(lab, programs);
     gateway.init(&address::GATEWAY.to_string())?;
     let config_path = gateway.state_dir().join("server.yaml");
     let config = std::fs::read_to_string(&config_path)?;
@@ -31,7 +30,7 @@ fn connected(lab: &Lab, rekey: &str) -> Result<(GatewayNode, ClientNode)> {
     let (_, behind) = rest.split_once("\n\n").context("nothing behind rekey")?;
     std::fs::write(&config_path, format!("{before}rekey:\n{rekey}\n\n{behind}"))?;
     gateway.start()?;
-    let client = ClientNode::connect_new(lab, 0, &programs, &gateway, "alice")?;
+    let client = ClientNode::connect_new(lab, 0, programs, &gateway, "alice")?;
     Ok((gateway, client))
 }
 
@@ -73,7 +72,7 @@ fn nothing_is_lost_and_nothing_waits_under_full_load_both_ways() -> Result<()> {
 /// were.
 fn loaded(rekey: &str, time: Duration) -> Result<([Way; 2], u64)> {
     let lab = Lab::new()?;
-    let (gateway, client) = connected(&lab, rekey)?;
+    let (gateway, client) = connected(&lab, &Programs::find()?, rekey)?;
     let port = connection(&gateway)?.port;
     let ways = full_load(&lab, &client.node, time)?;
     let after = connection(&gateway)?;
@@ -81,10 +80,15 @@ fn loaded(rekey: &str, time: Duration) -> Result<([Way; 2], u64)> {
     Ok((ways, after.rekeys))
 }
 
-#[test]
-fn a_steady_stream_loses_no_packet_while_keys_change_every_200_ms() -> Result<()> {
+e2e::over_each_transport! {
+    a_steady_stream_loses_no_packet_while_keys_change_every_200_ms,
+}
+
+fn a_steady_stream_loses_no_packet_while_keys_change_every_200_ms(
+    programs: &Programs,
+) -> Result<()> {
     let lab = Lab::new()?;
-    let (gateway, client) = connected(&lab, "  interval: 200ms")?;
+    let (gateway, client) = connected(&lab, programs, "  interval: 200ms")?;
     let port = connection(&gateway)?.port;
     let time = Duration::from_secs(full_or_short(60, 6));
     let echoes = steady_stream(&lab, &client.node, time)?;
@@ -103,7 +107,7 @@ fn a_steady_stream_loses_no_packet_while_keys_change_every_200_ms() -> Result<()
 #[test]
 fn keys_change_by_volume() -> Result<()> {
     let lab = Lab::new()?;
-    let (gateway, client) = connected(&lab, "  volume_mib: 1")?;
+    let (gateway, client) = connected(&lab, &Programs::find()?, "  volume_mib: 1")?;
     let port = connection(&gateway)?.port;
     let sent = lab.make_download("file", 32 << 20)?;
     let (_, received) = Page::download(&client.node, "http://www.lab.test/file")?;
@@ -124,7 +128,7 @@ fn keys_change_by_volume() -> Result<()> {
 #[test]
 fn a_download_goes_on_after_the_connection_was_cut_during_a_rekey() -> Result<()> {
     let lab = Lab::new()?;
-    let (gateway, mut client) = connected(&lab, "  interval: 200ms")?;
+    let (gateway, mut client) = connected(&lab, &Programs::find()?, "  interval: 200ms")?;
     let inner = client.inner_address()?;
     let (rounds, pause) = (full_or_short(20, 2), Duration::from_millis(1_500));
     let time = (pause + Duration::from_secs(5)) * 2 * rounds;

@@ -5,22 +5,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use e2e::{
-    ClientNode, GatewayNode, Lab, Options, Page, Ping, Programs, Sshd, Stream, address, figure,
-    soak_bytes,
+    ClientNode, GatewayNode, Lab, Options, Page, Ping, Programs, Sshd, Stream, Transport, address,
+    figure, soak_bytes,
 };
 
 /// A gateway and one connected client.
-fn connected(lab: &Lab) -> Result<(GatewayNode, ClientNode)> {
-    let programs = Programs::find()?;
-    let gateway = GatewayNode::start_new(lab, &programs)?;
-    let client = ClientNode::connect_new(lab, 0, &programs, &gateway, "alice")?;
+fn connected(lab: &Lab, programs: &Programs) -> Result<(GatewayNode, ClientNode)> {
+    let gateway = GatewayNode::start_new(lab, programs)?;
+    let client = ClientNode::connect_new(lab, 0, programs, &gateway, "alice")?;
     Ok((gateway, client))
 }
 
-#[test]
-fn large_files_arrive_unchanged_both_ways() -> Result<()> {
+e2e::over_each_transport! {
+    large_files_arrive_unchanged_both_ways,
+    the_web_server_sees_the_gateway_over_ipv4_and_ipv6,
+    names_resolve_by_dig_and_by_getaddrinfo_through_the_gateway,
+    ping_and_udp_pass,
+    large_packets_and_transfers_pass_with_df_set,
+    two_clients_behind_one_address_use_it_side_by_side,
+}
+
+fn large_files_arrive_unchanged_both_ways(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let (_gateway, client) = connected(&lab)?;
+    let (_gateway, client) = connected(&lab, programs)?;
     let size = soak_bytes()?;
 
     let sent = lab.make_download("large", size)?;
@@ -43,10 +50,9 @@ fn large_files_arrive_unchanged_both_ways() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_web_server_sees_the_gateway_over_ipv4_and_ipv6() -> Result<()> {
+fn the_web_server_sees_the_gateway_over_ipv4_and_ipv6(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let (_gateway, client) = connected(&lab)?;
+    let (_gateway, client) = connected(&lab, programs)?;
     let seen = lab.visitor_address(&client.node, address::WEB.into())?;
     assert_eq!(seen, address::GATEWAY.to_string(), "visitor over IPv4");
     let seen = lab.visitor_address(&client.node, address::WEB_V6.into())?;
@@ -56,15 +62,21 @@ fn the_web_server_sees_the_gateway_over_ipv4_and_ipv6() -> Result<()> {
         assert!(page.contains("laboratory"), "{family}: {page}");
     }
     let status = client.status()?;
-    assert_eq!((status.state.as_str(), status.transport.as_deref()), ("connected", Some("tls")));
-    assert_eq!(status.gateway.map(|gateway| gateway.port()), Some(8443));
+    let (transport, port) = match programs.transport() {
+        Transport::Tls => ("tls", 8443),
+        Transport::Udp => ("udp", 1194),
+    };
+    assert_eq!(
+        (status.state.as_str(), status.transport.as_deref()),
+        ("connected", Some(transport))
+    );
+    assert_eq!(status.gateway.map(|gateway| gateway.port()), Some(port));
     Ok(())
 }
 
-#[test]
-fn names_resolve_by_dig_and_by_getaddrinfo_through_the_gateway() -> Result<()> {
+fn names_resolve_by_dig_and_by_getaddrinfo_through_the_gateway(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let (_gateway, client) = connected(&lab)?;
+    let (_gateway, client) = connected(&lab, programs)?;
     let node = &client.node;
     let resolver = node.read_file("/etc/resolv.conf")?;
     assert!(resolver.contains(&address::INNER_GATEWAY.to_string()), "resolv.conf: {resolver}");
@@ -85,10 +97,9 @@ fn names_resolve_by_dig_and_by_getaddrinfo_through_the_gateway() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn ping_and_udp_pass() -> Result<()> {
+fn ping_and_udp_pass(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let (_gateway, client) = connected(&lab)?;
+    let (_gateway, client) = connected(&lab, programs)?;
     let targets: [IpAddr; 3] =
         [address::INNER_GATEWAY.into(), address::WEB.into(), address::WEB_V6.into()];
     for target in targets {
@@ -107,10 +118,9 @@ fn ping_and_udp_pass() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn large_packets_and_transfers_pass_with_df_set() -> Result<()> {
+fn large_packets_and_transfers_pass_with_df_set(programs: &Programs) -> Result<()> {
     let lab = Lab::new()?;
-    let (_gateway, client) = connected(&lab)?;
+    let (_gateway, client) = connected(&lab, programs)?;
     let mtu: usize = client
         .node
         .ok(&["cat", &format!("/sys/class/net/{}/mtu", client.interface()?)])?
@@ -140,14 +150,14 @@ fn ssh_to_the_gateways_own_public_address_works_while_connected() -> Result<()> 
     let lab = Lab::new()?;
     let sshd = Sshd::start(&lab.gateway)?;
     sshd.log_in(&lab.clients[0], address::GATEWAY).context("before connecting")?;
-    let (_gateway, client) = connected(&lab)?;
+    let (_gateway, client) = connected(&lab, &Programs::find()?)?;
     sshd.log_in(&client.node, address::GATEWAY).context("while connected")
 }
 
 #[test]
 fn without_ipv6_at_the_gateway_it_is_rejected_at_once() -> Result<()> {
     let lab = Lab::with(Options { gateway_ipv6: false, ..Options::default() })?;
-    let (_gateway, client) = connected(&lab)?;
+    let (_gateway, client) = connected(&lab, &Programs::find()?)?;
     let start = Instant::now();
     let url = format!("http://[{}]/", address::WEB_V6);
     let ran = client.node.run(&["curl", "-sS", "-m", "10", &url])?;
@@ -163,7 +173,7 @@ fn without_ipv6_at_the_gateway_it_is_rejected_at_once() -> Result<()> {
 #[test]
 fn both_ciphers_carry_traffic() -> Result<()> {
     let lab = Lab::new()?;
-    let (_gateway, mut client) = connected(&lab)?;
+    let (_gateway, mut client) = connected(&lab, &Programs::find()?)?;
     let sent = lab.make_download("file", 8 * 1024 * 1024)?;
     for cipher in ["chacha20-poly1305", "aes-256-gcm"] {
         client.disconnect()?;
@@ -199,11 +209,10 @@ fn a_gateway_reached_by_name_and_over_ipv6() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn two_clients_behind_one_address_use_it_side_by_side() -> Result<()> {
+fn two_clients_behind_one_address_use_it_side_by_side(programs: &Programs) -> Result<()> {
     let lab = Lab::with(Options { clients: 2, shared_router: true, ..Options::default() })?;
-    let (gateway, first) = connected(&lab)?;
-    let second = ClientNode::connect_new(&lab, 1, &Programs::find()?, &gateway, "bob")?;
+    let (gateway, first) = connected(&lab, programs)?;
+    let second = ClientNode::connect_new(&lab, 1, programs, &gateway, "bob")?;
     assert_ne!(first.inner_address()?, second.inner_address()?);
     let sent = lab.make_download("file", 32 * 1024 * 1024)?;
     let download = |client: &ClientNode| Page::download(&client.node, "http://www.lab.test/file");

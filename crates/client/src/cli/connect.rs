@@ -26,7 +26,9 @@ pub(super) struct Options {
     #[arg(long, value_name = "CIPHER")]
     cipher: Option<CipherChoice>,
 
-    /// What carries the session [default: the setting, or auto]
+    /// What carries packets [default: the setting, or auto, which is tls]
+    ///
+    /// With `udp` they go in datagrams as soon as these get through, and over TLS otherwise.
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<TransportChoice>,
 
@@ -51,6 +53,15 @@ pub(super) async fn run(options: Options, place: Place) -> anyhow::Result<()> {
     }
     require_root("connecting")?;
     let settings = Settings::load(&place.paths.config_path).map_err(coded)?;
+    let cipher = options.cipher.unwrap_or(settings.cipher);
+    let transport = options.transport.unwrap_or(settings.transport);
+    if !cipher.goes_with(transport) {
+        return Err(Failure::usage(
+            "aes-256-cfb-hmac-sha256 is a cipher for datagrams only: leave --transport tls out, or \
+             choose another cipher",
+        )
+        .into());
+    }
     let profile = place
         .profiles
         .choose(options.profile.as_deref(), settings.default_profile.as_deref())
@@ -63,8 +74,8 @@ pub(super) async fn run(options: Options, place: Place) -> anyhow::Result<()> {
         engine::Options {
             profile,
             profiles: place.profiles,
-            cipher: options.cipher.unwrap_or(settings.cipher),
-            transport: options.transport.unwrap_or(settings.transport),
+            cipher,
+            transport,
             allow_lan: settings.allow_lan && !options.no_lan,
             mtu: settings.mtu,
             early_data: settings.early_data || options.early_data,
@@ -76,7 +87,7 @@ pub(super) async fn run(options: Options, place: Place) -> anyhow::Result<()> {
     .await
 }
 
-async fn refuse_if_running(place: &Place) -> anyhow::Result<()> {
+pub(super) async fn refuse_if_running(place: &Place) -> anyhow::Result<()> {
     let Some(mut connection) = running::find(&place.paths).await? else { return Ok(()) };
     let status = running::status(&mut connection).await?;
     let profile = status.profile.as_deref().unwrap_or("another profile");
@@ -88,7 +99,7 @@ async fn refuse_if_running(place: &Place) -> anyhow::Result<()> {
 }
 
 /// The host settings, rid of what a killed process left.
-async fn recovered_host(place: &Place) -> anyhow::Result<Host> {
+pub(super) async fn recovered_host(place: &Place) -> anyhow::Result<Host> {
     let mut host = Host::open(&place.paths.state_dir, Role::Client).await.map_err(coded)?;
     let report = host.recover().await.map_err(coded)?;
     if !report.is_empty() {
@@ -98,7 +109,7 @@ async fn recovered_host(place: &Place) -> anyhow::Result<Host> {
 }
 
 /// Resolves at SIGINT (Ctrl-C), SIGTERM or SIGHUP (the terminal is gone), from now on.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -2,6 +2,7 @@
 
 use cipherwall_cli::{Failure, exit};
 use cipherwall_ipc::{BindError, ConnectError};
+use cipherwall_static_mode::{KeyFileError, StateFileError};
 
 use crate::dial::DialError;
 use crate::files::FileError;
@@ -72,5 +73,17 @@ impl WithCode for cipherwall_netcfg::Error {
 impl WithCode for DialError {
     fn code(&self) -> u8 {
         self.exit_code()
+    }
+}
+
+impl WithCode for KeyFileError {
+    fn code(&self) -> u8 {
+        if self.is_not_permitted() { exit::NOT_PERMITTED } else { exit::FAILED }
+    }
+}
+
+impl WithCode for StateFileError {
+    fn code(&self) -> u8 {
+        exit::FAILED
     }
 }

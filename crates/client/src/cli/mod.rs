@@ -3,8 +3,10 @@
 mod connect;
 mod disconnect;
 mod failure;
+mod fixed;
 mod generate;
 mod import;
+mod keygen;
 mod login;
 mod profile;
 mod repair;
@@ -61,6 +63,8 @@ enum Command {
     Login(login::Options),
     #[command(subcommand)]
     Profile(profile::Command),
+    Static(fixed::Options),
+    Keygen(keygen::Options),
     Repair(repair::Options),
     Completions(generate::CompletionOptions),
     #[command(hide = true)]
@@ -104,13 +108,16 @@ impl Cli {
             Command::Login(options) => runtime.block_on(login::run(options, &place)),
             Command::Profile(command) => runtime.block_on(profile::run(command, &place)),
             Command::Repair(options) => runtime.block_on(repair::run(options, &place)),
+            Command::Static(options) => runtime.block_on(fixed::run(options, place)),
+            Command::Keygen(options) => keygen::run(&options),
             Command::Completions(options) => generate::completions(&options),
             Command::Man(options) => generate::man(&options),
         }
     }
 
     fn start_log(&self) -> anyhow::Result<LogGuard> {
-        let stays = matches!(&self.command, Command::Connect(options) if options.foreground);
+        let stays = matches!(&self.command, Command::Connect(options) if options.foreground)
+            || matches!(self.command, Command::Static(_));
         self.common.log.start(if stays { LogLevel::Info } else { LogLevel::Warn })
     }
 }

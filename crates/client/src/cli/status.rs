@@ -58,6 +58,7 @@ fn describe(status: &Status, now: SystemTime) -> String {
         add("Received", Some(human::bytes(status.rx_bytes)));
         add("Sent", Some(human::bytes(status.tx_bytes)));
     }
+    add("Note", status.notice.clone());
     add("Round trip", status.rtt_ms.map(|rtt| format!("{rtt:.1} ms")));
     add("Reason", status.error.clone());
     let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));

@@ -182,6 +182,7 @@ mod tests {
             keepalive: 15,
             time: 1,
             pins: pins.iter().map(|pin| (*pin).into()).collect(),
+            datagram: None,
         }
     }
 

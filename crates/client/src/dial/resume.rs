@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cipherwall_proto::{
-    client::{Answer, Resumable, Resumed},
+    cipher::DatagramCipher,
+    client::{Answer, OpeningError, Resumable, Resumed},
     device::DeviceKey,
     hint,
     invitation::Endpoint,
@@ -53,7 +54,12 @@ impl Dialer {
         addresses: &[(Endpoint, SocketAddr)],
     ) -> Option<Result<Dialed, DialError>> {
         let (session, resumable) = self.session()?;
-        let dialed = self.resume(addresses, &resumable).await;
+        let datagrams = self.resumed_datagrams(&session);
+        let mut dialed = self.resume(addresses, &resumable, &datagrams).await;
+        if let Err(DialError::Opening { cause: OpeningError::Datagrams, .. }) = &dialed {
+            // the gateway does not know them any more
+            dialed = self.resume(addresses, &resumable, &[]).await;
+        }
         if let Err(DialError::Refused(refused)) = &dialed
             && is_over(refused.code)
         {
@@ -79,12 +85,14 @@ impl Dialer {
         &self,
         addresses: &[(Endpoint, SocketAddr)],
         session: &Resumable,
+        datagrams: &[DatagramCipher],
     ) -> Result<Dialed, DialError> {
         let door = DoorKey(*self.profile.door_key);
         let hint = self.early_data.then(|| hint::hint(&session.token, &door));
         let connected = self.connect(addresses, hint).await?;
         let Connected { mut stream, agreed, address, pins } = connected;
         let mut opening = self.opening(agreed);
+        opening.offer_datagrams(datagrams);
         let device = DeviceKey::from_seed(&self.profile.device_seed);
         let (request, Resumed { sealer, opener }) = opening.resume(session, &device);
         let mut link = Link::new(Start {
@@ -106,9 +114,14 @@ impl Dialer {
             Answer::Resumed(welcome) => {
                 let (_, leftover) = stream.into_parts();
                 link.set_keepalive(keepalive(&welcome));
+                let channel = opening.channel(&welcome);
+                let datagrams = self.datagrams(channel, &welcome, address);
+                if let Some(datagrams) = &datagrams {
+                    link.add_datagrams(datagrams.channel.clone());
+                }
                 link.begin(&leftover);
-                let cipher = session.cipher;
-                Ok(Dialed { link, welcome: *welcome, cipher, address, resumed: true, pins })
+                let (welcome, cipher) = (*welcome, session.cipher);
+                Ok(Dialed { link, welcome, cipher, address, resumed: true, datagrams, pins })
             }
             Answer::Refused(refused) => Err(DialError::Refused(refused)),
             Answer::Welcome(_) | Answer::Salt(_) => Err(DialError::NoAnswer { address }),

@@ -30,7 +30,7 @@ impl Asked {
 }
 
 /// Accepts front ends until aborted, which gives the socket up.
-pub(super) async fn serve(listener: Listener, live: Live, disconnect: mpsc::Sender<Asked>) {
+pub(crate) async fn serve(listener: Listener, live: Live, disconnect: mpsc::Sender<Asked>) {
     // dropped with this task, and all front ends with it
     let mut front_ends = JoinSet::new();
     loop {

@@ -1,13 +1,13 @@
 //! What front ends are shown of the tunnel.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cipherwall_ipc::daemon::{State, Status};
-use cipherwall_proto::{cipher::CipherId, invitation::Transport, message::Welcome};
+use cipherwall_proto::message::Welcome;
 
 /// The status of the tunnel, shared between the engine and its front ends.
 #[derive(Clone)]
@@ -24,6 +24,35 @@ impl Live {
     pub(crate) fn new(profile: &str) -> Self {
         let status = Status { profile: Some(profile.to_owned()), ..Status::default() };
         Self(Arc::new(Mutex::new(Inner { status, earlier: (0, 0) })))
+    }
+
+    /// Of a tunnel in static mode, which has no profile.
+    pub(crate) fn of_static_mode() -> Self {
+        Self(Arc::new(Mutex::new(Inner { status: Status::default(), earlier: (0, 0) })))
+    }
+
+    /// The tunnel of static mode is up, though nothing may have come back yet.
+    pub(crate) fn up(
+        &self,
+        interface: &str,
+        gateway: SocketAddr,
+        transport: &str,
+        cipher: &str,
+        inner_address: IpAddr,
+    ) {
+        let mut inner = self.inner();
+        let status = &mut inner.status;
+        status.interface = Some(interface.to_owned());
+        status.transport = Some(transport.to_owned());
+        status.cipher = Some(cipher.to_owned());
+        status.gateway = Some(gateway);
+        status.inner_address = Some(inner_address);
+        status.since = Some(unix_s(SystemTime::now()));
+    }
+
+    /// The gateway's packets come from there now.
+    pub(crate) fn moved(&self, gateway: SocketAddr) {
+        self.inner().status.gateway = Some(gateway);
     }
 
     /// As front ends are told.
@@ -51,22 +80,27 @@ impl Live {
     }
 
     /// A connection is up. The session, for the user, began with the first.
-    pub(crate) fn connected(
-        &self,
-        interface: &str,
-        gateway: SocketAddr,
-        cipher: CipherId,
-        welcome: &Welcome,
-    ) {
+    pub(crate) fn connected(&self, interface: &str, welcome: &Welcome) {
         let mut inner = self.inner();
         let status = &mut inner.status;
         status.interface = Some(interface.to_owned());
-        status.transport = Some(Transport::Tls.name().to_owned());
-        status.cipher = Some(cipher.name().to_owned());
-        status.gateway = Some(gateway);
         status.inner_address = Some(welcome.v4.0.into());
         status.inner_address_v6 = Some(welcome.v6.0.into());
         status.since.get_or_insert(unix_s(SystemTime::now()));
+    }
+
+    /// Packets go this way now.
+    pub(crate) fn carried(&self, transport: &str, cipher: &str, gateway: SocketAddr) {
+        let mut inner = self.inner();
+        let status = &mut inner.status;
+        status.transport = Some(transport.to_owned());
+        status.cipher = Some(cipher.to_owned());
+        status.gateway = Some(gateway);
+    }
+
+    /// What the user should know although it is connected; with `None` nothing any more.
+    pub(crate) fn notice(&self, notice: Option<&str>) {
+        self.inner().status.notice = notice.map(str::to_owned);
     }
 
     /// The connection was lost.

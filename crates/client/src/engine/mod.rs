@@ -1,6 +1,7 @@
 //! Keeps the tunnel up: runs the states of [`crate::state`] one after the other, and answers front
 //! ends meanwhile.
 
+mod datagrams;
 mod front_end;
 mod live;
 mod pump;
@@ -11,11 +12,10 @@ use anyhow::Context;
 use cipherwall_cli::Failure;
 use cipherwall_ipc::Listener;
 use cipherwall_netcfg::{Host, MARK_DEFAULT};
-use cipherwall_proto::cipher::CipherId;
-use cipherwall_transport::hardware;
 use tokio::{sync::mpsc, task::JoinSet};
 
-pub(crate) use front_end::Asked;
+pub(crate) use datagrams::{IsOurs, Receiver, deliver};
+pub(crate) use front_end::{Asked, serve as serve_front_ends};
 pub(crate) use live::Live;
 pub(crate) use pump::Pump;
 pub(crate) use surroundings::{Change, Paths, Surroundings};
@@ -24,7 +24,7 @@ use crate::{
     dial::Dialer,
     profile::{Profile, Profiles},
     settings::{CipherChoice, TransportChoice},
-    state::{Context as Shared, State, User},
+    state::{Context as Shared, State, User, Way},
 };
 
 /// What `connect` was told.
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     pub(crate) profiles: Profiles,
     /// The cipher to offer.
     pub(crate) cipher: CipherChoice,
-    /// The transports to try; there is one so far.
+    /// Whether packets shall go in datagrams.
     pub(crate) transport: TransportChoice,
     /// Whether the local network stays reachable.
     pub(crate) allow_lan: bool,
@@ -70,17 +70,18 @@ pub(crate) async fn run(
         host,
         listener,
     } = options;
-    match transport {
-        TransportChoice::Auto | TransportChoice::Tls => {}
-    }
     let live = Live::new(&profile.name);
     let (disconnect, disconnects) = mpsc::channel(1);
     let mut front_ends = JoinSet::new();
     let accept = front_ends.spawn(front_end::serve(listener, live.clone(), disconnect));
 
-    let dialer = Dialer::new(profile.clone(), profiles.clone(), MARK_DEFAULT, ciphers(cipher));
+    let ciphers = cipher.of_stream();
+    let datagrams = cipher.of_datagrams(transport);
+    let wanted = !datagrams.is_empty();
+    let dialer = Dialer::new(profile.clone(), profiles.clone(), MARK_DEFAULT, ciphers);
     let mut shared = Shared {
-        dialer: dialer.with_early_data(early_data),
+        dialer: dialer.with_early_data(early_data).with_datagrams(datagrams),
+        way: Way::new(wanted),
         profile_name: profile.name,
         profiles,
         allow_lan,
@@ -114,14 +115,6 @@ pub(crate) async fn run(
     ended
 }
 
-fn ciphers(choice: CipherChoice) -> Vec<CipherId> {
-    match choice {
-        CipherChoice::Auto => CipherId::auto(hardware::aes()),
-        CipherChoice::ChaCha20Poly1305 => vec![CipherId::ChaCha20Poly1305],
-        CipherChoice::Aes256Gcm => vec![CipherId::Aes256Gcm],
-    }
-}
-
 /// An error of the host settings, with its exit code.
 pub(crate) fn host_error(error: cipherwall_netcfg::Error) -> anyhow::Error {
     if matches!(error, cipherwall_netcfg::Error::NotPermitted { .. }) {
@@ -136,7 +129,15 @@ pub(crate) fn host_error(error: cipherwall_netcfg::Error) -> anyhow::Error {
 /// # Errors
 /// With exit code and remedy.
 pub(crate) fn open_tun() -> anyhow::Result<cipherwall_tun::Device> {
-    match cipherwall_tun::Device::open("cw%d") {
+    open_tun_named("cw%d")
+}
+
+/// As [`open_tun`], with a name of the user's choice, in which `%d` stands for a number.
+///
+/// # Errors
+/// With exit code and remedy.
+pub(crate) fn open_tun_named(name: &str) -> anyhow::Result<cipherwall_tun::Device> {
+    match cipherwall_tun::Device::open(name) {
         Ok(device) => Ok(device),
         Err(error @ cipherwall_tun::OpenError::NotPermitted) => {
             Err(Failure::not_permitted(error.to_string()).into())

@@ -3,11 +3,16 @@
 //! The device is read at once, also while the socket is full or the connection is lost: packets
 //! wait in the sender's queue, which drops some in time, and hands the rest to the next connection.
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{
+    convert::Infallible,
+    io::{self, IoSliceMut},
+    sync::Arc,
+};
 
+use cipherwall_packet::offload;
 use cipherwall_proto::{queue::Queue, record::Batch};
-use cipherwall_transport::tunnel::Sender;
-use cipherwall_tun::Device;
+use cipherwall_transport::{datagram::Filler, tunnel::Sender};
+use cipherwall_tun::{Device, MAX_PACKET_LEN};
 use tokio::task::JoinHandle;
 
 /// Packets that are queued at once, though more may be waiting.
@@ -63,13 +68,24 @@ impl Drop for Pump {
 }
 
 async fn run(tun: &Device, sender: &Sender) -> io::Result<Infallible> {
-    let mut scratch = Box::<Batch>::default();
+    let mut buffers = Buffers {
+        scratch: Box::default(),
+        packet: vec![0; offload::HEADER_LEN + MAX_PACKET_LEN].into(),
+    };
     loop {
         tun.readable().await?;
-        while burst(tun, sender, &mut scratch)? == Pause::Enough {
+        while burst(tun, sender, &mut buffers)? == Pause::Enough {
             tokio::task::consume_budget().await;
         }
     }
+}
+
+/// Where packets are read to.
+struct Buffers {
+    /// Those that have to wait for the stream.
+    scratch: Box<Batch>,
+    /// Those that go in datagrams: offload header and packet.
+    packet: Box<[u8]>,
 }
 
 /// Why reading has paused.
@@ -82,7 +98,13 @@ enum Pause {
 }
 
 /// Reads some packets and sends them.
-fn burst(tun: &Device, sender: &Sender, scratch: &mut Batch) -> io::Result<Pause> {
+fn burst(tun: &Device, sender: &Sender, buffers: &mut Buffers) -> io::Result<Pause> {
+    let packet = &mut buffers.packet;
+    if let Some(channel) = sender.datagrams()
+        && let Some(pause) = channel.fill(sender, |filler| cut(tun, filler, packet))
+    {
+        return pause;
+    }
     let read = sender.fill(|batch, enough| -> io::Result<Pause> {
         while batch.has_room() && batch.len() < enough {
             match read_packet(tun, batch)? {
@@ -94,11 +116,23 @@ fn burst(tun: &Device, sender: &Sender, scratch: &mut Batch) -> io::Result<Pause
     });
     let pause = match read {
         Some(pause) => pause?,
-        None => queue(tun, sender, scratch)?,
+        None => queue(tun, sender, &mut buffers.scratch)?,
     };
     // a connection that fails is noticed by its link
     let _ = sender.flush();
     Ok(pause)
+}
+
+/// Reads some packets that go in datagrams.
+fn cut(tun: &Device, filler: &mut Filler<'_>, packet: &mut [u8]) -> io::Result<Pause> {
+    for _ in 0..BURST {
+        match tun.try_read(&mut [IoSliceMut::new(packet)]) {
+            Ok(read) => filler.push(&packet[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Pause::Empty),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Pause::Enough)
 }
 
 /// Reads some packets that have to wait.

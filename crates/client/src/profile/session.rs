@@ -3,7 +3,12 @@
 
 use std::path::PathBuf;
 
-use cipherwall_proto::{VERSION, cipher::CipherId, client::Resumable, message::Welcome};
+use cipherwall_proto::{
+    VERSION,
+    cipher::{CipherId, DatagramCipher},
+    client::Resumable,
+    message::Welcome,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{ProfileError, Profiles, check_name};
@@ -20,6 +25,9 @@ pub(crate) struct Session {
     id: Secret<16>,
     version: u8,
     cipher: u8,
+    /// Of its datagrams, if it had any.
+    #[serde(default)]
+    datagram: Option<u8>,
 }
 
 impl Session {
@@ -31,7 +39,13 @@ impl Session {
             id: welcome.session_id.into_array().into(),
             version: welcome.version,
             cipher: welcome.cipher,
+            datagram: welcome.datagram.as_ref().map(|offer| offer.cipher),
         }
+    }
+
+    /// The cipher of its datagrams, if it had any.
+    pub(crate) fn datagram_cipher(&self) -> Option<DatagramCipher> {
+        self.datagram.and_then(DatagramCipher::from_wire)
     }
 
     /// What the protocol needs of it; `None` if this program does not speak its version, or not
@@ -109,6 +123,7 @@ mod tests {
             id: [2; 16].into(),
             version: VERSION,
             cipher: 1,
+            datagram: None,
         }
     }
 

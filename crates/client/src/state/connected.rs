@@ -1,6 +1,11 @@
 //! Traffic flows.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cipherwall_cli::Failure;
 use cipherwall_ipc::daemon;
@@ -15,10 +20,10 @@ use cipherwall_transport::tunnel::Sender;
 use cipherwall_tun::Device;
 use ipnet::IpNet;
 
-use super::{Context, Redial, State};
+use super::{Context, Redial, State, way::Reception};
 use crate::{
     dial::Dialed,
-    engine::{Change, Pump, host_error, open_tun},
+    engine::{Change, IsOurs, Pump, deliver, host_error, open_tun},
 };
 
 /// How long a connection that was replaced may bring what it has.
@@ -45,7 +50,8 @@ impl Context<'_> {
             Err(error) => return State::Disconnecting(Some(Box::new(dialed.link)), Err(error)),
         };
         let first = self.live.status().since.is_none();
-        self.live.connected(tun.name(), dialed.address, dialed.cipher, &dialed.welcome);
+        self.live.connected(tun.name(), &dialed.welcome);
+        self.way.look(&dialed, &self.live);
         if first && let Err(error) = announce(&dialed) {
             return State::Disconnecting(Some(Box::new(dialed.link)), Err(error));
         }
@@ -123,7 +129,8 @@ impl Context<'_> {
     }
 
     async fn serve(&mut self, dialed: &mut Dialed, tun: &Arc<Device>, pump: &mut Pump) -> End {
-        let mut on_packet = deliver(&dialed.welcome, tun);
+        let mut on_packet = on_packet(&dialed.welcome, tun);
+        let mut reception = Reception::start(dialed, tun, is_ours(&dialed.welcome));
         if let Err(error) = dialed.link.ping() {
             return End::Lost(error.to_string(), None);
         }
@@ -144,12 +151,16 @@ impl Context<'_> {
                     }
                     tracing::info!(?change, "the connection may be dead: trying another one as well");
                     race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
+                    reception.doubt(dialed, tun);
                     dialed.link.doubt().map(|()| None)
                 }
+                () = sleep_until(self.way.due()) => Ok(None),
                 error = pump.device_lost() => return End::DeviceLost(error),
                 () = self.user.asked_to_stop() => return End::Stop,
             };
             self.live.measured(dialed.link.traffic(), dialed.link.round_trip());
+            reception.look(dialed, tun);
+            self.way.look(dialed, &self.live);
             if !dialed.link.is_suspect() {
                 race.call_off();
             }
@@ -181,29 +192,42 @@ impl Context<'_> {
     }
 }
 
-/// Gives packets from the gateway to the kernel, for as long as others have use for the device.
-fn deliver(welcome: &Welcome, tun: &Arc<Device>) -> impl FnMut(&OffloadHeader, &[u8]) + use<> {
-    let tun = Arc::downgrade(tun);
+/// Whether a packet is for this client: a gateway has no business with other addresses of this host
+/// or behind it.
+fn is_ours(welcome: &Welcome) -> IsOurs {
     let inner = (welcome.v4.0, welcome.v6.0);
-    move |header, packet| {
-        let ours = ip::addresses(packet).is_ok_and(|(_, destination)| match destination {
+    Arc::new(move |packet| {
+        ip::addresses(packet).is_ok_and(|(_, destination)| match destination {
             IpAddr::V4(address) => address == inner.0,
             IpAddr::V6(address) => address == inner.1,
-        });
-        // a gateway has no business with other addresses of this host or behind it
-        if ours
+        })
+    })
+}
+
+/// Gives packets from the gateway to the kernel, for as long as others have use for the device.
+fn on_packet(welcome: &Welcome, tun: &Arc<Device>) -> impl FnMut(&OffloadHeader, &[u8]) + use<> {
+    let (tun, is_ours) = (Arc::downgrade(tun), is_ours(welcome));
+    move |header, packet| {
+        if is_ours(packet)
             && let Some(tun) = tun.upgrade()
-            && let Err(error) = tun.write(header, packet)
         {
-            log_write(&error);
+            deliver(&tun, header, packet);
         }
+    }
+}
+
+/// Never, without a time.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
 /// Takes what is still on its way over a connection that has been replaced: the path may have come
 /// back for both at the same time.
 fn drain(replaced: Dialed, tun: &Arc<Device>) {
-    let mut on_packet = deliver(&replaced.welcome, tun);
+    let mut on_packet = on_packet(&replaced.welcome, tun);
     tokio::spawn(async move {
         let drained = replaced.link.drain(&mut on_packet);
         if let Ok(Err(error)) = tokio::time::timeout(DRAIN_TIME, drained).await {
@@ -258,9 +282,4 @@ fn announce(dialed: &Dialed) -> anyhow::Result<()> {
 fn revoked() -> anyhow::Error {
     Failure::rejected("the gateway's owner has ended this session; ask them, then connect again")
         .into()
-}
-
-/// The TUN device refuses a packet: not worth more than a word to whoever looks for it.
-fn log_write(error: &io::Error) {
-    tracing::debug!(%error, "a packet from the gateway was dropped");
 }

@@ -14,6 +14,7 @@ mod connecting;
 mod disconnecting;
 mod reconnecting;
 mod redial;
+mod way;
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -25,6 +26,7 @@ use cipherwall_tun::Device;
 use tokio::sync::mpsc;
 
 use redial::Redial;
+pub(crate) use way::Way;
 
 use crate::{
     dial::{Dialed, Dialer},
@@ -83,6 +85,8 @@ pub(crate) struct Context<'a> {
     /// Where the gateway can be reached, as known before the tunnel was up: while it is down,
     /// names cannot be resolved.
     pub(crate) addresses: Addresses,
+    /// What carries packets.
+    pub(crate) way: Way,
     /// What front ends are shown.
     pub(crate) live: Live,
     /// What may cut the connection or bring it back.

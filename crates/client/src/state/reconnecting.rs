@@ -14,6 +14,7 @@ impl Context<'_> {
     pub(crate) async fn reconnecting(&mut self, why: &str, redial: Option<Box<Redial>>) -> State {
         tracing::info!(why, "the connection was lost");
         self.live.lost(why);
+        self.way.lost();
         let mut redial = redial
             .unwrap_or_else(|| Box::new(Redial::new(&self.dialer, &self.addresses, &self.live)));
         let mut early = self.dialer.early();

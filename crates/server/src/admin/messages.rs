@@ -179,6 +179,12 @@ pub struct LiveStatus {
     pub since: u64,
     /// Connected clients.
     pub sessions: u64,
+    /// Those of them whose packets go in datagrams now.
+    #[serde(default)]
+    pub datagram_sessions: u64,
+    /// The UDP ports for that, as `1194` or `9000-9099`; none: it is off.
+    #[serde(default)]
+    pub datagram_ports: Option<String>,
     /// Inner bytes from clients.
     pub rx_bytes: u64,
     /// Inner bytes to clients.
@@ -200,6 +206,9 @@ pub struct Drops {
     pub no_session: u64,
     /// To a client whose connection is slower than what arrives for it.
     pub congested: u64,
+    /// No inner packets: UDP datagrams that came to the gateway and are of no session.
+    #[serde(default)]
+    pub foreign_datagrams: u64,
 }
 
 /// What the gateway knows of a connected session.
@@ -207,9 +216,9 @@ pub struct Drops {
 pub struct LiveSession {
     /// Where the client comes from.
     pub peer: SocketAddr,
-    /// What carries the session.
+    /// What carries packets to the client now: `tls` or `udp`.
     pub transport: String,
-    /// What encrypts it.
+    /// What encrypts them.
     pub cipher: String,
     /// Start of this connection, Unix s.
     pub since: u64,

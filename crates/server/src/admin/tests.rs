@@ -18,7 +18,14 @@ struct Fake {
 
 impl Live for Fake {
     fn status(&self) -> LiveStatus {
-        LiveStatus { since: 1000, sessions: 1, rx_bytes: 5, tx_bytes: 6, drops: Drops::default() }
+        LiveStatus {
+            since: 1000,
+            sessions: 1,
+            rx_bytes: 5,
+            tx_bytes: 6,
+            drops: Drops::default(),
+            ..LiveStatus::default()
+        }
     }
 
     fn sessions(&self) -> HashMap<[u8; 16], LiveSession> {

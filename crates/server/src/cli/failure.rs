@@ -4,6 +4,7 @@ use std::path::Path;
 
 use cipherwall_cli::{Failure, exit};
 use cipherwall_ipc::{BindError, ConnectError};
+use cipherwall_static_mode::KeyFileError;
 
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
@@ -70,5 +71,11 @@ impl WithCode for BindError {
 impl WithCode for cipherwall_netcfg::Error {
     fn is_not_permitted(&self) -> bool {
         matches!(self, Self::NotPermitted { .. })
+    }
+}
+
+impl WithCode for KeyFileError {
+    fn is_not_permitted(&self) -> bool {
+        self.is_not_permitted()
     }
 }

@@ -4,9 +4,11 @@ mod cert;
 mod check_config;
 mod device;
 mod failure;
+mod fixed;
 mod generate;
 mod init;
 mod invite;
+mod keygen;
 mod password;
 mod place;
 mod repair;
@@ -69,6 +71,8 @@ enum Command {
     #[command(subcommand)]
     Cert(cert::Command),
     CheckConfig(check_config::Options),
+    Static(fixed::Options),
+    Keygen(keygen::Options),
     Repair(repair::Options),
     #[command(subcommand, hide = true)]
     Completions(generate::Shell),
@@ -88,7 +92,8 @@ impl Cli {
         if let Command::Run(options) = self.command {
             return runtime()?.block_on(run::run(options, place, log));
         }
-        let _log = log.start(LogLevel::Warn)?;
+        let stays = matches!(self.command, Command::Static(_));
+        let _log = log.start(if stays { LogLevel::Info } else { LogLevel::Warn })?;
         match self.command {
             Command::Init(options) => runtime()?.block_on(init::run(options, &place)),
             Command::User(command) => runtime()?.block_on(user::run(command, &place)),
@@ -98,6 +103,8 @@ impl Cli {
             Command::Status(options) => runtime()?.block_on(status::run(options, &place)),
             Command::Repair(options) => runtime()?.block_on(repair::run(options, &place)),
             Command::Cert(command) => runtime()?.block_on(cert::run(command, &place)),
+            Command::Static(options) => runtime()?.block_on(fixed::run(options, &place)),
+            Command::Keygen(options) => keygen::run(&options),
             Command::CheckConfig(options) => check_config::run(&options, &place),
             Command::Completions(shell) => generate::completions(shell),
             Command::Man(options) => generate::man(&options),

@@ -1,17 +1,22 @@
 //! `cipherwall-server run`: the gateway itself.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
 use anyhow::Context;
 use cipherwall_cli::{LogFormat, LogLevel, LogOptions, require_root};
 use cipherwall_ipc::{BindError, Listener};
 
 use super::Place;
 use super::failure::coded;
+use crate::gateway::Ended;
 use crate::{admin, config, gateway};
 
 /// Run the gateway in the foreground
 ///
 /// Prints the line `ready` once it accepts clients. Ends on SIGTERM or SIGINT, and undoes what it
-/// changed on this host.
+/// changed on this host. On SIGHUP it starts anew, with the configuration and the program as they are
+/// then; clients come back at once, and their connections survive.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {}
 
@@ -33,7 +38,19 @@ pub(super) async fn run(Options {}: Options, place: Place, log: LogOptions) -> a
     let accounts = place.accounts(&config).await?;
     let ended = gateway::run(config, place.paths, identity, accounts.clone(), admin).await;
     accounts.close().await;
-    ended
+    match ended? {
+        Ended::Stopped => Ok(()),
+        Ended::Reload => start_anew(),
+    }
+}
+
+/// Becomes a new process of the same command line.
+fn start_anew() -> anyhow::Result<()> {
+    let mut words = std::env::args_os();
+    // by its name, so that it is the new program after an update
+    let program = words.next().context("this program does not know its own name")?;
+    let error = Command::new(&program).args(words).exec();
+    Err(error).with_context(|| format!("cannot start {} anew", program.display()))
 }
 
 /// The command line's options come before the configuration's.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cipherwall_cli::{human, print};
 
 use super::place::{Place, unexpected};
-use crate::admin::{self, AdminReply, AdminRequest, StatusInfo};
+use crate::admin::{self, AdminReply, AdminRequest, LiveStatus, StatusInfo};
 
 /// Show whether the gateway runs, and its counters
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,7 @@ fn describe(status: &StatusInfo, now: u64) -> String {
             let time = Duration::from_secs(now.saturating_sub(live.since));
             lines.insert(0, line("State", format!("running for {}", human::duration(time))));
             lines.push(line("Sessions", format!("{} of {}", live.sessions, status.pool_size)));
+            lines.push(line("Datagrams", datagrams(live)));
             lines.push(line("Received", human::bytes(live.rx_bytes)));
             lines.push(line("Sent", human::bytes(live.tx_bytes)));
             let drops = live.drops;
@@ -58,10 +59,20 @@ fn describe(status: &StatusInfo, now: u64) -> String {
     lines.join("\n")
 }
 
+fn datagrams(live: &LiveStatus) -> String {
+    match &live.datagram_ports {
+        None => "off".to_owned(),
+        Some(ports) => {
+            let (sessions, foreign) = (live.datagram_sessions, live.drops.foreign_datagrams);
+            format!("UDP {ports}, {sessions} sessions, {foreign} of nobody's dropped")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Drops, LiveStatus};
+    use crate::admin::Drops;
 
     #[test]
     fn a_running_and_a_stopped_gateway() {
@@ -80,11 +91,26 @@ mod tests {
              Users:      2 with 3 devices"
         );
         let drops = Drops { spoofed_source: 1, ..Drops::default() };
-        status.live =
-            Some(LiveStatus { since: 10, sessions: 1, rx_bytes: 0, tx_bytes: 2048, drops });
+        status.live = Some(LiveStatus {
+            since: 10,
+            sessions: 1,
+            tx_bytes: 2048,
+            drops,
+            ..LiveStatus::default()
+        });
         let text = describe(&status, 70);
         assert!(text.starts_with("State:      running for 1m 0s\n"), "{text}");
         assert!(text.contains("Sessions:   1 of 253\n"), "{text}");
+        assert!(text.contains("Datagrams:  off\n"), "{text}");
+        if let Some(live) = &mut status.live {
+            live.datagram_ports = Some("1194".into());
+            live.datagram_sessions = 2;
+        }
+        let with = describe(&status, 70);
+        assert!(
+            with.contains("Datagrams:  UDP 1194, 2 sessions, 0 of nobody's dropped\n"),
+            "{with}"
+        );
         assert!(text.contains("Dropped:    1 with a foreign source, 0 to other"), "{text}");
     }
 }

@@ -6,6 +6,7 @@ pub mod template;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub use values::{HostPort, is_interface_name};
 pub const DEFAULT_PORT: u16 = 8443;
 /// Where clients look for the speed test if they are not told otherwise.
 const DEFAULT_SPEEDTEST_PORT: u16 = 8474;
+/// The UDP port of datagrams where none is given (B1).
+const DEFAULT_DATAGRAM_PORT: u16 = 1194;
 /// Largest packet inside the tunnel by default (A11), bytes.
 const DEFAULT_MTU: u16 = 1420;
 
@@ -51,6 +54,9 @@ pub struct Config {
     /// Port of the speed test on the inside addresses (A28); none: it is off.
     #[serde(default = "default_speedtest", deserialize_with = "values::port_or_off")]
     pub speedtest: Option<u16>,
+    /// Whether and where sessions may have datagrams as well (A22).
+    #[serde(default)]
+    pub datagrams: Datagrams,
     /// Private networks that clients may reach through the gateway.
     #[serde(default)]
     pub allow_private: Vec<IpNet>,
@@ -86,6 +92,31 @@ pub struct Dns {
     /// Resolvers to forward to; empty: those of the gateway's own host.
     #[serde(deserialize_with = "values::upstreams")]
     pub upstreams: Vec<SocketAddr>,
+}
+
+/// The UDP ports of datagrams, on all addresses of `listen`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Datagrams {
+    /// One for all sessions; none: off, unless there are `ports`.
+    #[serde(deserialize_with = "values::port_or_off")]
+    pub port: Option<u16>,
+    /// Instead, one of these for each session (A22).
+    #[serde(deserialize_with = "values::ports_or_off")]
+    pub ports: Option<RangeInclusive<u16>>,
+}
+
+impl Default for Datagrams {
+    fn default() -> Datagrams {
+        Datagrams { port: Some(DEFAULT_DATAGRAM_PORT), ports: None }
+    }
+}
+
+impl Datagrams {
+    /// The ports that sessions are given; none: there are no datagrams.
+    pub fn offered(&self) -> Option<RangeInclusive<u16>> {
+        self.ports.clone().or_else(|| self.port.map(|port| port..=port))
+    }
 }
 
 /// The shortened handshakes of clients that come back (A9).

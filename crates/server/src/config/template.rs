@@ -45,6 +45,14 @@ dns:
 # inside only. Or: off
 speedtest: 8474
 
+# UDP ports, on the addresses above, for clients that want their packets in datagrams (`connect
+# --transport udp`): faster than one TCP connection, where the network lets them through. port: one for
+# all clients, or off. ports: instead, one of these for each, as 9000-9099, or off. Open them in the
+# firewall in front of this machine.
+datagrams:
+  port: 1194
+  ports: off
+
 # Private networks behind this gateway that clients may reach. Everything private is closed to them
 # otherwise. For example: [192.168.1.0/24]
 allow_private: []

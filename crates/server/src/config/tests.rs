@@ -68,6 +68,17 @@ fn the_speed_test_has_a_port_or_is_off() {
 }
 
 #[test]
+fn datagrams_have_a_port_or_a_range_of_them_or_are_off() {
+    let ports = |text: &str| parse(&format!("{MINIMAL}{text}\n")).unwrap().datagrams.offered();
+    assert_eq!(ports(""), Some(1194..=1194));
+    assert_eq!(ports("datagrams:\n  port: 443"), Some(443..=443));
+    assert_eq!(ports("datagrams:\n  port: off"), None);
+    assert_eq!(ports("datagrams:\n  ports: off"), Some(1194..=1194));
+    assert_eq!(ports("datagrams:\n  ports: 9000-9002"), Some(9000..=9002));
+    assert_eq!(ports("datagrams:\n  port: off\n  ports: 9000 - 9000"), Some(9000..=9000));
+}
+
+#[test]
 fn early_data_is_off_unless_it_is_switched_on() {
     let early_data = |line: &str| parse(&format!("{MINIMAL}{line}\n")).unwrap().tls.early_data;
     assert!(!early_data(""));
@@ -103,6 +114,10 @@ fn each_wrong_value_is_named_with_line_key_and_remedy() {
         ("speedtest: on", "line 4: speedtest: \"on\" is no port from 1 to 65535"),
         ("speedtest: 70000", "line 4: speedtest: \"70000\" is no port"),
         ("speedtest: 0", "line 4: speedtest: \"0\" is no port"),
+        ("datagrams:\n  port: 0", "line 5: datagrams.port: \"0\" is no port from 1 to 65535"),
+        ("datagrams:\n  ports: 9000", "line 5: datagrams.ports: \"9000\" is no range of 1 to"),
+        ("datagrams:\n  ports: 9099-9000", "write for example 9000-9099, or off"),
+        ("datagrams:\n  ports: 1-65535", "datagrams.ports: \"1-65535\" is no range of 1 to 1000"),
         ("allow_private: [192.168.1.300/24]", "line 4: allow_private: "),
         ("sni: [\"a b\"]", "line 4: sni: \"a b\" is no host name"),
         ("tls:\n  early_data: maybe", "line 5: tls.early_data: \"maybe\" is neither on nor off"),

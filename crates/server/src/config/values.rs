@@ -10,6 +10,9 @@ use serde::de::{Deserialize, Deserializer, Error};
 
 use super::{DEFAULT_PORT, IpAddr, Ipv4Net, Ipv6Net, Networks, PoolConfig, default_v4};
 
+/// Each is a socket.
+const DATAGRAM_PORTS_MAX: usize = 1_000;
+
 /// A host name or address with a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
@@ -161,6 +164,27 @@ pub(super) fn port_or_off<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>
     text.parse().ok().filter(|port| *port > 0).map(Some).ok_or_else(|| {
         D::Error::custom(format!("{text:?} is no port from 1 to 65535; write a port, or off"))
     })
+}
+
+/// `None`: `off`.
+pub(super) fn ports_or_off<'de, D>(d: D) -> Result<Option<RangeInclusive<u16>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(d)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let range = text.split_once('-').and_then(|(low, high)| Some(port(low)?..=port(high)?));
+    range.filter(|range| (1..=DATAGRAM_PORTS_MAX).contains(&range.len())).map(Some).ok_or_else(
+        || {
+            D::Error::custom(format!(
+                "{text:?} is no range of 1 to {DATAGRAM_PORTS_MAX} ports; write for example \
+             9000-9099, or off"
+            ))
+        },
+    )
 }
 
 pub(super) fn rekey_interval<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {

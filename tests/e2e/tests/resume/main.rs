@@ -111,13 +111,17 @@ fn copy_profiles(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+e2e::over_each_transport! {
+    a_session_outlives_the_gateway_s_process_and_not_its_database,
+}
+
 #[test]
 fn a_broken_connection_is_resumed_with_the_same_address_and_the_download_goes_on() -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
+    let programs = &Programs::find()?;
     let relay = Relay::start(&lab.routers[0])?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
-    let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let mut gateway = GatewayNode::start_new(&lab, programs)?;
+    let client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     let (inner, session) = (client.inner_address()?, sessions(&gateway)?);
     let log_ins = let_in(&mut gateway)?.len();
     let mut kept = kept_session(&client, "")?;
@@ -318,7 +322,9 @@ fn a_revoked_or_expired_session_is_replaced_by_a_log_in_without_a_question() -> 
         deed(&gateway)?;
         let (before, refused_before) = (let_in(&mut gateway)?.len(), refusals(&mut gateway)?.len());
         client.connect(&[])?;
-        assert_eq!(let_in(&mut gateway)?[before..], [refused.is_none()], "{refused:?}");
+        // on a busy machine it may have tried a second connection beside the first
+        let first = let_in(&mut gateway)?.get(before).copied();
+        assert_eq!(first, Some(refused.is_none()), "{refused:?}");
         let refusals = refusals(&mut gateway)?[refused_before..].to_vec();
         assert_eq!(refusals, refused.map(str::to_owned).into_iter().collect::<Vec<_>>());
         kept_session(&client, &kept)?;
@@ -335,12 +341,12 @@ fn a_revoked_or_expired_session_is_replaced_by_a_log_in_without_a_question() -> 
     Ok(())
 }
 
-#[test]
-fn a_session_outlives_the_gateway_s_process_and_not_its_database() -> Result<()> {
+fn a_session_outlives_the_gateway_s_process_and_not_its_database(
+    programs: &Programs,
+) -> Result<()> {
     let lab = Lab::new()?;
-    let programs = Programs::find()?;
-    let mut gateway = GatewayNode::start_new(&lab, &programs)?;
-    let mut client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
+    let mut gateway = GatewayNode::start_new(&lab, programs)?;
+    let mut client = ClientNode::connect_new(&lab, 0, programs, &gateway, "alice")?;
     let (inner, session) = (client.inner_address()?, sessions(&gateway)?);
     for crash in [true, false] {
         if crash {
