@@ -27,6 +27,7 @@ pub(crate) fn start_nginx(node: &Node, root_dir: &Path) -> Result<Process> {
          events {{ worker_connections 512; }}
          http {{
            access_log off; sendfile on; tcp_nopush on; client_max_body_size 0;
+           send_timeout 10m; client_body_timeout 10m;
            client_body_temp_path {temporary}/body; proxy_temp_path {temporary}/proxy;
            fastcgi_temp_path {temporary}/fastcgi; uwsgi_temp_path {temporary}/uwsgi;
            scgi_temp_path {temporary}/scgi;
