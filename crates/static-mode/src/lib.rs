@@ -2,7 +2,7 @@
 //! that outlives a process, and the packets between TUN device and socket.
 //!
 //! The protocol is `cipherwall_proto::datagram::static_mode`. The programs make the TUN device and
-//! the socket, and have `netcfg` set the host up; [`Tunnel::run`] does the rest.
+//! the socket, and have `netcfg` set the host up; [`Tunnel::start`] does the rest.
 
 mod inward;
 mod key_file;

@@ -2,8 +2,8 @@
 //! sessions or rekey. A datagram is a [`packet`](super::packet) that holds one IP packet.
 //!
 //! The format leaves the IV to the sender. Ours is a number that the peer can read but nobody else:
-//! role, run and counter, encrypted with a key of its own ([`iv`]). It tells the receiver which
-//! packets are new ([`replay`]); whoever sends random IVs instead is a peer as well.
+//! role, run and counter, encrypted with a key of its own (`iv`). It tells the receiver which
+//! packets are new (`replay`); whoever sends random IVs instead is a peer as well.
 //!
 //! Used by the crate `static-mode`, which runs it for both programs. The two directions have nothing
 //! in common but the key: a [`Sealer`] and an [`Opener`].
