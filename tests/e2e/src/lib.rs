@@ -18,6 +18,7 @@
 
 mod capture;
 mod emulator;
+mod flood;
 mod host_state;
 mod lab;
 mod load;
@@ -33,6 +34,7 @@ mod tools;
 
 pub use capture::{Capture, Flow};
 pub use emulator::{Counters, Direction, Emulator, Link, Reorder};
+pub use flood::download_in_a_flood;
 pub use host_state::HostState;
 pub use lab::{Lab, Options, address};
 pub use load::{Bulk, Load, ManySessions, many_sessions};

@@ -1,6 +1,7 @@
 //! What carries packets now, datagrams or the stream, and what the user is told about it.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,6 +22,8 @@ const NOT_OFFERED: &str = "this gateway takes no datagrams; the stream carries t
 pub(crate) struct Way {
     /// Whether the user wants datagrams.
     wanted: bool,
+    /// Transport, cipher and gateway, as shown last.
+    shown: Option<(&'static str, &'static str, SocketAddr)>,
     /// Since when they do not get through, while there is a connection.
     down_since: Option<Instant>,
     /// What the user was told.
@@ -30,7 +33,7 @@ pub(crate) struct Way {
 impl Way {
     /// `wanted`: the user wants datagrams.
     pub(crate) fn new(wanted: bool) -> Self {
-        Self { wanted, down_since: None, told: None }
+        Self { wanted, shown: None, down_since: None, told: None }
     }
 
     /// When [`Way::look`] is due although nothing has happened.
@@ -41,11 +44,13 @@ impl Way {
     /// Shows how packets go now over this connection.
     pub(super) fn look(&mut self, dialed: &Dialed, live: &Live) {
         let up = dialed.datagrams.as_ref().filter(|datagrams| datagrams.channel.is_up());
-        match up {
-            Some(datagrams) => {
-                live.carried("udp", datagrams.channel.cipher().name(), datagrams.gateway);
-            }
-            None => live.carried("tls", dialed.cipher.name(), dialed.address),
+        let now = match up {
+            Some(datagrams) => ("udp", datagrams.channel.cipher().name(), datagrams.gateway),
+            None => ("tls", dialed.cipher.name(), dialed.address),
+        };
+        // called for each arrival
+        if self.shown.replace(now) != Some(now) {
+            live.carried(now.0, now.1, now.2);
         }
         if up.is_some() || !self.wanted {
             self.down_since = None;

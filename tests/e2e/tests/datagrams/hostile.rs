@@ -1,18 +1,17 @@
 //! Datagrams that nobody should have sent: dropped in silence, and no session is worse off.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::UdpSocket;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    Capture, ClientNode, GatewayNode, Lab, Node, Page, Ping, Programs, Transport, address, figure,
-    full_or_short,
+    Capture, ClientNode, GatewayNode, Lab, Node, Ping, Programs, Transport, address,
+    download_in_a_flood,
 };
 
 use crate::relay::{PORT, Relay, Way};
-use crate::{FILE, session};
+use crate::session;
 
 /// A gateway with these changes, and a client whose datagrams pass a relay.
 fn relayed(lab: &Lab, edits: &[(&str, &str)]) -> Result<(GatewayNode, ClientNode, Relay)> {
@@ -185,56 +184,13 @@ fn send_without_waiting(node: &Node, datagram: &[u8]) -> Result<()> {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Forged datagrams at a million a minute: every other one with the beginning of a real one, so
-/// that its session has to look at it.
-fn flood(node: &Node, real: &[u8], stop: &AtomicBool) -> Result<u64> {
-    node.enter_network()?;
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    let gateway = SocketAddr::from((address::GATEWAY, PORT));
-    let mut chance = fastrand::Rng::with_seed(1);
-    let mut forged = real.to_vec();
-    let (start, mut sent) = (Instant::now(), 0_u64);
-    while !stop.load(Ordering::Relaxed) {
-        while sent * 60 < start.elapsed().as_millis() as u64 * 1_000 {
-            if sent.is_multiple_of(2) {
-                forged.copy_from_slice(real);
-                let (last, _) = forged.split_last_mut().context("nothing has passed")?;
-                *last ^= chance.u8(1..);
-            } else {
-                chance.fill(&mut forged);
-            }
-            // a full socket loses some, which does no harm
-            let _ = socket.send_to(&forged, gateway);
-            sent += 1;
-        }
-        sleep(Duration::from_millis(1));
-    }
-    Ok(sent)
-}
-
 #[test]
 fn a_flood_of_forged_datagrams_leaves_a_session_working() -> Result<()> {
     let lab = Lab::new()?;
     let (mut gateway, client, relay) = relayed(&lab, &[])?;
     let before = session(&gateway)?;
-    let sent = lab.make_download("file", full_or_short(1_024, 32) << 20)?;
-    let (page, _) = Page::download(&client.node, FILE)?;
-    figure("download without the flood", page.rate * 8.0 / 1e6, "Mbit/s");
-    let real = relay.remembered(Way::Up).pop().context("nothing has passed")?;
-    let stop = AtomicBool::new(false);
-    let flooded = std::thread::scope(|scope| -> Result<u64> {
-        let flooding = scope.spawn(|| flood(&lab.internet, &real, &stop));
-        let end = Instant::now() + Duration::from_secs(full_or_short(60, 6));
-        while Instant::now() < end {
-            let (page, received) = Page::download(&client.node, FILE)?;
-            assert_eq!(received, sent, "SHA-256 of a download in the flood");
-            figure("download in the flood", page.rate * 8.0 / 1e6, "Mbit/s");
-        }
-        stop.store(true, Ordering::Relaxed);
-        flooding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
-    figure("forged datagrams", flooded as f64, "");
-    assert!(flooded > full_or_short(900_000, 50_000), "{flooded} forged datagrams are no flood");
+    let real = || relay.remembered(Way::Up).pop();
+    download_in_a_flood(&lab, &client.node, (address::GATEWAY, PORT).into(), real)?;
     assert_unharmed(&gateway, &client, &before)?;
     let memory = gateway.process()?.memory("VmHWM")?;
     assert!(memory < 64_000_000, "the gateway took {memory} bytes of memory");
