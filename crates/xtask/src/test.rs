@@ -13,6 +13,12 @@ use crate::shell::{self, cargo, run, succeeds};
 /// How many end-to-end tests run side by side; each has a laboratory of its own.
 const E2E_THREADS: &str = "--test-threads=2";
 
+/// A test program that hangs is ended after 15 minutes; the others then still run.
+const NO_HANGING: [&str; 2] = [
+    "--config",
+    "target.'cfg(unix)'.runner = ['timeout', '--foreground', '--kill-after=10', '900']",
+];
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only tests whose name contains this (then only `unit` and `e2e` run)
@@ -140,9 +146,8 @@ fn component(subcommand: &str, name: &str, options: &Options) -> Result<()> {
 }
 
 fn unit_command(options: &Options) -> Result<Command> {
-    let words = ["test", "--workspace", "--exclude", "e2e", "--locked", "--no-fail-fast", "--"];
-    let mut command = cargo(&words)?;
-    command.args(&options.filter);
+    let mut command = cargo(&["test", "--workspace", "--exclude", "e2e", "--locked"])?;
+    command.args(NO_HANGING).args(["--no-fail-fast", "--"]).args(&options.filter);
     Ok(command)
 }
 
@@ -153,8 +158,8 @@ fn build_programs() -> Result<()> {
 }
 
 fn e2e_command(options: &Options) -> Result<Command> {
-    let words = ["test", "-p", "e2e", "--locked", "--no-fail-fast", "--", E2E_THREADS];
-    let mut command = cargo(&words)?;
+    let mut command = cargo(&["test", "-p", "e2e", "--locked"])?;
+    command.args(NO_HANGING).args(["--no-fail-fast", "--", E2E_THREADS]);
     command.args(&options.filter).env("RUST_BACKTRACE", "0");
     Ok(command)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use cipherwall_packet::checksum::Sum;
 use cipherwall_packet::offload::{GSO_TCPV4, HEADER_LEN, NEEDS_CSUM, OffloadHeader};
-use cipherwall_transport::tunnel::{Flushed, Sender};
+use cipherwall_transport::tunnel::Sender;
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Checksum, Device, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::socket::tcp;
@@ -96,8 +96,10 @@ impl Stack {
             let polled = self.interface.poll(now, &mut self.pipe, &mut self.sockets);
             self.move_data()?;
             let was_full = !self.pipe.has_room();
-            let has_room = self.pipe.sender.flush()? == Flushed::Done;
-            if polled == PollResult::None && !(was_full && has_room) {
+            self.pipe.sender.flush()?;
+            // still none if the socket is full, or while the path is in doubt
+            let got_room = was_full && self.pipe.has_room();
+            if polled == PollResult::None && !got_room {
                 return Ok(());
             }
         }
