@@ -14,7 +14,7 @@ const BYTES_MAX: usize = 128 * 1024;
 const QUEUED: Duration = Duration::from_millis(100);
 const QUEUED_ROUND_TRIPS: u32 = 2;
 const QUEUE_MIN: usize = 256 * 1024;
-const QUEUE_MAX: usize = 4 * 1024 * 1024;
+const QUEUE_MAX: usize = 2 * 1024 * 1024;
 /// How long the socket is watched before its rate is taken ...
 const WINDOW: Duration = Duration::from_millis(50);
 /// ... and after which time it has not been busy all the while.

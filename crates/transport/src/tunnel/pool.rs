@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use cipherwall_proto::record::{Batch, Inflow};
 
 /// How many buffers of a kind are kept for the next user.
-const KEPT: usize = 8;
+const KEPT: usize = 4;
 
 static BATCHES: Pool<Batch> = Pool(Mutex::new(Vec::new()));
 static INFLOWS: Pool<Inflow> = Pool(Mutex::new(Vec::new()));
