@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     ClientNode, GatewayNode, HostState, Lab, Page, Ping, Process, Programs, Ran, address, figure,
-    soak_bytes,
+    soak_bytes, until,
 };
 
 /// How long programs may take to start and to stop.
@@ -166,13 +166,15 @@ fn everything_flows_and_both_hosts_are_left_as_they_were() -> Result<()> {
     }
     transfer(&lab, client, soak_bytes()?)?;
 
-    let status = client.status()?;
+    let status = until("the bytes of both transfers", Duration::from_secs(5), || {
+        let status = client.status()?;
+        Ok((status.rx_bytes > 1 << 20 && status.tx_bytes > 1 << 20).then_some(status))
+    })?;
     assert_eq!(status.state, "connected");
     assert_eq!(status.transport.as_deref(), Some("udp"));
     assert_eq!(status.cipher.as_deref(), Some("aes-256-cfb-hmac-sha256"));
     assert_eq!(status.inner_address.map(|address| address.to_string()).as_deref(), Some(CLIENT));
     assert_eq!(status.gateway.map(|gateway| gateway.to_string()).as_deref(), Some(SERVER));
-    assert!(status.rx_bytes > 1 << 20 && status.tx_bytes > 1 << 20, "{status:?}");
 
     pair.stop()?;
     for (before, node) in before.iter().zip([&lab.gateway, &lab.clients[0]]) {
