@@ -94,10 +94,10 @@ impl Queue {
     pub fn pop(&mut self, now: Instant) -> Option<Box<[u8]>> {
         loop {
             let Waiting { since, packet } = self.take_oldest()?;
-            let is_last = self.waiting.is_empty();
+            let is_short = self.bytes <= packet.len();
             let since = self.counts_from.map_or(since, |from| from.max(since));
             let delay = now.saturating_duration_since(since);
-            if !self.codel.drops(now, delay, is_last, packet.len()) {
+            if !self.codel.drops(now, delay, is_short, packet.len()) {
                 return Some(packet);
             }
             self.dropped += 1;
@@ -156,7 +156,8 @@ struct CoDel {
     /// When the delay will have been too long for an interval.
     first_above: Option<Instant>,
     dropping: bool,
-    drop_next: Instant,
+    /// When it drops, or would have dropped, the next packet.
+    drop_next: Option<Instant>,
     count: u32,
     last_count: u32,
 }
@@ -167,16 +168,16 @@ impl CoDel {
             interval,
             first_above: None,
             dropping: false,
-            drop_next: Instant::now(),
+            drop_next: None,
             count: 0,
             last_count: 0,
         }
     }
 
-    /// Whether the packet that has left the queue after `delay` is to be dropped. `is_last`: no
-    /// other waits.
-    fn drops(&mut self, now: Instant, delay: Duration, is_last: bool, length: usize) -> bool {
-        let above = self.is_above_for_long(now, delay, is_last);
+    /// Whether the packet that has left the queue after `delay` is to be dropped. `is_short`: no
+    /// more waits than one packet like it, which may be one of 64 KiB that stands for many.
+    fn drops(&mut self, now: Instant, delay: Duration, is_short: bool, length: usize) -> bool {
+        let above = self.is_above_for_long(now, delay, is_short);
         if !above {
             self.dropping = false;
             return false;
@@ -185,25 +186,25 @@ impl CoDel {
             return false;
         }
         if self.dropping {
-            let is_due = now >= self.drop_next;
-            if is_due {
+            let due = self.drop_next.filter(|due| now >= *due);
+            if let Some(due) = due {
                 self.count += 1;
-                self.drop_next += self.spacing();
+                self.drop_next = Some(due + self.spacing());
             }
-            return is_due;
+            return due.is_some();
         }
         self.dropping = true;
         // if it was dropping a short while ago, it goes on at about the rate that did it
         let delta = self.count - self.last_count;
-        let is_recent = now < self.drop_next + self.interval * 16;
+        let is_recent = self.drop_next.is_some_and(|next| now < next + self.interval * 16);
         self.count = if delta > 1 && is_recent { delta } else { 1 };
         self.last_count = self.count;
-        self.drop_next = now + self.spacing();
+        self.drop_next = Some(now + self.spacing());
         true
     }
 
-    fn is_above_for_long(&mut self, now: Instant, delay: Duration, is_last: bool) -> bool {
-        if delay < self.interval / TARGET_DIVISOR || is_last {
+    fn is_above_for_long(&mut self, now: Instant, delay: Duration, is_short: bool) -> bool {
+        if delay < self.interval / TARGET_DIVISOR || is_short {
             self.first_above = None;
             return false;
         }
