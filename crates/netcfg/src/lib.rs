@@ -11,6 +11,7 @@
 
 mod error;
 mod journal;
+mod policy;
 mod report;
 mod wanted;
 
@@ -19,7 +20,8 @@ mod linux;
 
 pub use error::Error;
 #[cfg(target_os = "linux")]
-pub use linux::{Host, NetworkPath, NetworkWatch, has_ipv6_uplink};
+pub use linux::{Guard, Host, NetworkPath, NetworkWatch, has_ipv6_uplink};
+pub use policy::{Kept, Opening, Policy, Protocol};
 pub use report::Report;
 pub use wanted::{
     ClientNetwork, GatewayNetwork, MARK_DEFAULT, Role, TABLE_DEFAULT, Wanted, default_routes,

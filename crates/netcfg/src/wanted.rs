@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::Kept;
+
 /// The mark of the client's own sockets to the gateway (`SO_MARK`), which keeps them out of the
 /// tunnel (A11).
 pub const MARK_DEFAULT: u32 = 0x6377;
@@ -60,6 +62,11 @@ pub struct ClientNetwork {
     pub routes: Vec<IpNet>,
     /// Whether private and link-local networks stay reachable outside the tunnel.
     pub allow_lan: bool,
+    /// Networks that stay outside the tunnel, although `routes` hold them (split by network); never
+    /// the inner network.
+    pub direct: Vec<IpNet>,
+    /// TCP connections that stay outside the tunnel (ssh).
+    pub keep: Vec<Kept>,
     /// The DNS servers, inside the tunnel; empty leaves the host's DNS as it is.
     pub dns: Vec<IpAddr>,
 }

@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    dns::{resolved::Resolved, resolver_file::ResolverFile},
+    dns::{
+        network_manager::NetworkManager, openresolv::Openresolv, resolved::Resolved,
+        resolver_file::ResolverFile,
+    },
     netlink::{GENERATE_NONE, Interface, Netlink, Rule, TUN_QUEUE},
     nft::{foreign::ForeignRule, table::Table},
     sysctl::Sysctl,
@@ -26,6 +29,8 @@ pub(super) enum Change {
     ForeignRule(ForeignRule),
     ResolverFile(ResolverFile),
     Resolved(Resolved),
+    Openresolv(Openresolv),
+    NetworkManager(NetworkManager),
 }
 
 /// An interface is up with our MTU, and the kernel makes up no IPv6 addresses for it.
@@ -84,12 +89,18 @@ impl Change {
             Change::ForeignRule(rule) => format!("foreign rule {rule:?}"),
             Change::ResolverFile(file) => format!("file {}", file.path.display()),
             Change::Resolved(resolved) => format!("resolved {}", resolved.interface),
+            Change::Openresolv(openresolv) => format!("openresolv {}", openresolv.name),
+            Change::NetworkManager(_) => "NetworkManager".to_owned(),
         }
+    }
+
+    pub(super) fn resolver_file(&self) -> Option<&ResolverFile> {
+        if let Change::ResolverFile(file) = self { Some(file) } else { None }
     }
 
     /// Whether the change is still there after a reboot.
     pub(super) fn survives_reboot(&self) -> bool {
-        matches!(self, Change::ResolverFile(_))
+        matches!(self, Change::ResolverFile(_) | Change::Openresolv(_))
     }
 
     pub(super) async fn make(&self, netlink: &Netlink, report: &mut Report) -> Result<(), Error> {
@@ -118,6 +129,8 @@ impl Change {
             }
             Change::ResolverFile(file) => file.make(),
             Change::Resolved(resolved) => resolved.make().await,
+            Change::Openresolv(openresolv) => openresolv.make().await,
+            Change::NetworkManager(manager) => manager.make().await,
         }
     }
 
@@ -135,6 +148,8 @@ impl Change {
             Change::ForeignRule(rule) => rule.undo().await,
             Change::ResolverFile(file) => file.undo(),
             Change::Resolved(resolved) => resolved.undo(netlink).await,
+            Change::Openresolv(openresolv) => openresolv.undo().await,
+            Change::NetworkManager(manager) => manager.undo().await,
         }
     }
 }

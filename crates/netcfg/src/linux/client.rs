@@ -1,6 +1,8 @@
 //! The client's settings: everything into the tunnel but the tunnel's own connection and, where it
 //! is allowed, private networks (A11, A12).
 
+use std::net::SocketAddr;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
@@ -12,7 +14,7 @@ use super::{
     plan::{Plan, existing, usable},
     sysctl,
 };
-use crate::{ClientNetwork, Error};
+use crate::{ClientNetwork, Error, Kept};
 
 /// The kernel's table with the host's own routes.
 const MAIN_TABLE: u32 = 254;
@@ -20,12 +22,12 @@ const MAIN_TABLE: u32 = 254;
 /// Our rules' places: behind the local addresses (0), before everything else, so that no other
 /// program's route decides about traffic of the tunnel (TunnelVision, CVE-2024-3661).
 mod priority {
-    /// The tunnel's own connection takes the host's own routes.
+    /// The tunnel's own connection takes the host's own routes, and so do connections that are kept.
     pub(super) const TUNNEL_CONNECTION: u32 = 5180;
     /// The inner network, before private networks, which it may be part of.
     pub(super) const INNER_NETWORK: u32 = 5181;
-    /// Private networks, if they are allowed.
-    pub(super) const LAN: u32 = 5182;
+    /// Private networks, if they are allowed, and those that stay outside.
+    pub(super) const OUTSIDE: u32 = 5182;
     /// Everything else goes into the tunnel.
     pub(super) const EVERYTHING: u32 = 5183;
 }
@@ -59,11 +61,7 @@ pub(super) async fn plan(
         plan.rule(rule);
     }
     if !wanted.dns.is_empty() {
-        for change in dns::changes(&wanted.interface, &wanted.dns)? {
-            let in_place =
-                if let Change::ResolverFile(file) = &change { file.in_place() } else { false };
-            plan.push(change, in_place);
-        }
+        dns::plan(&mut plan, &wanted.interface, &wanted.dns, journaled).await?;
     }
     Ok(plan)
 }
@@ -144,28 +142,23 @@ fn routes(wanted: &ClientNetwork) -> Vec<IpNet> {
 fn rules(wanted: &ClientNetwork) -> Vec<Rule> {
     let mut rules = Vec::new();
     for ipv6 in [false, true] {
-        let mut add = |priority, selector, action| {
-            rules.push(Rule { ipv6, priority, selector, action });
-        };
-        add(priority::TUNNEL_CONNECTION, Selector::Marked(wanted.mark), Action::Lookup(MAIN_TABLE));
-        add(priority::EVERYTHING, Selector::NotMarked(wanted.mark), into_tunnel(wanted, ipv6));
+        let selector = Selector::Marked(wanted.mark);
+        let (priority, action) = (priority::TUNNEL_CONNECTION, Action::Lookup(MAIN_TABLE));
+        rules.push(Rule { ipv6, priority, selector, action });
+        rules.extend(into_tunnel(wanted, ipv6));
     }
-    let to = |priority, network: IpNet, action| Rule {
-        ipv6: matches!(network, IpNet::V6(_)),
-        priority,
-        selector: Selector::To(network),
-        action,
-    };
+    rules.extend(wanted.keep.iter().filter_map(kept));
     for network in inner_networks(wanted) {
-        rules.push(to(priority::INNER_NETWORK, network, Action::Lookup(wanted.table)));
+        rules.push(to(network, priority::INNER_NETWORK, Action::Lookup(wanted.table)));
     }
     if wanted.allow_lan {
-        for network in private_networks() {
-            rules.push(to(priority::LAN, network, Action::LookupMoreSpecific(MAIN_TABLE)));
-        }
-        for network in neighbours() {
-            rules.push(to(priority::LAN, network, Action::Lookup(MAIN_TABLE)));
-        }
+        let action = Action::LookupMoreSpecific(MAIN_TABLE);
+        let private = private_networks().into_iter();
+        rules.extend(private.map(|network| to(network, priority::OUTSIDE, action.clone())));
+    }
+    let neighbours = if wanted.allow_lan { neighbours() } else { Vec::new() };
+    for network in neighbours.into_iter().chain(IpNet::aggregate(&wanted.direct)) {
+        rules.push(to(network, priority::OUTSIDE, Action::Lookup(MAIN_TABLE)));
     }
     rules.retain(|rule| !rule.ipv6 || sysctl::has_ipv6());
     // The rule for everything comes last, so that nothing allowed is cut off in between.
@@ -173,18 +166,40 @@ fn rules(wanted: &ClientNetwork) -> Vec<Rule> {
     rules
 }
 
-/// Where there is no IPv6 inside, programs are told so at once and go on with IPv4, instead of
-/// waiting, or of going around the tunnel.
-fn into_tunnel(wanted: &ClientNetwork, ipv6: bool) -> Action {
+fn to(network: IpNet, priority: u32, action: Action) -> Rule {
+    let ipv6 = matches!(network, IpNet::V6(_));
+    Rule { ipv6, priority, selector: Selector::To(network), action }
+}
+
+/// The rule for one connection; `None` for one that cannot be. Listeners for both families call an
+/// IPv4 address `::ffff:...`.
+fn kept(connection: &Kept) -> Option<Rule> {
+    let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+    let (local, peer) = (canonical(connection.local), canonical(connection.peer));
+    (local.is_ipv4() == peer.is_ipv4()).then(|| Rule {
+        ipv6: peer.is_ipv6(),
+        priority: priority::TUNNEL_CONNECTION,
+        selector: Selector::Connection { local, peer },
+        action: Action::Lookup(MAIN_TABLE),
+    })
+}
+
+/// All packets that nothing else was said about ask our table. Where there is no IPv6 inside,
+/// programs are told so at once and go on with IPv4, instead of waiting, or of going around the
+/// tunnel; of that only what should go into it.
+fn into_tunnel(wanted: &ClientNetwork, ipv6: bool) -> Vec<Rule> {
     if ipv6 && !wanted.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
-        return Action::Prohibit;
+        let routes = wanted.routes.iter().filter(|route| matches!(route, IpNet::V6(_)));
+        return routes.map(|route| to(*route, priority::EVERYTHING, Action::Prohibit)).collect();
     }
-    Action::Lookup(wanted.table)
+    let selector = Selector::NotMarked(wanted.mark);
+    let action = Action::Lookup(wanted.table);
+    vec![Rule { ipv6, priority: priority::EVERYTHING, selector, action }]
 }
 
 /// Networks that are nobody's on the internet: never "the connected subnet", which may be hostile
 /// and claim public addresses (TunnelCrack LocalNet, CVE-2023-36672). Default routes do not count.
-fn private_networks() -> Vec<IpNet> {
+pub(super) fn private_networks() -> Vec<IpNet> {
     const V4: [([u8; 4], u8); 4] =
         [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16), ([169, 254, 0, 0], 16)];
     let v4 = V4.map(|(address, length)| Ipv4Net::new_assert(address.into(), length).into());
@@ -195,7 +210,7 @@ fn private_networks() -> Vec<IpNet> {
 
 /// Multicast of the local network (discovery of printers and the like) and broadcast, which need
 /// the default route to find their interface. IPv6 knows its multicast from the local table.
-fn neighbours() -> Vec<IpNet> {
+pub(super) fn neighbours() -> Vec<IpNet> {
     [([224, 0, 0, 0], 24), ([239, 0, 0, 0], 8), ([255, 255, 255, 255], 32)]
         .map(|(address, length)| Ipv4Net::new_assert(address.into(), length).into())
         .into()
@@ -215,6 +230,8 @@ mod tests {
             table: TABLE_DEFAULT,
             routes: default_routes(),
             allow_lan: true,
+            direct: Vec::new(),
+            keep: Vec::new(),
             dns: vec!["10.66.0.1".parse().unwrap()],
         }
     }
@@ -233,7 +250,7 @@ mod tests {
     #[test]
     fn no_private_network_is_excepted_when_the_lan_is_not_allowed() {
         let rules = rules(&ClientNetwork { allow_lan: false, ..wanted() });
-        assert!(rules.iter().all(|rule| rule.priority != priority::LAN));
+        assert!(rules.iter().all(|rule| rule.priority != priority::OUTSIDE));
     }
 
     #[test]

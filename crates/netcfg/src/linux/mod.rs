@@ -6,9 +6,11 @@ mod client;
 mod command;
 mod dns;
 mod gateway;
+mod guard;
 mod netlink;
 mod nft;
 mod plan;
+mod policy;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,9 @@ use self::{
     change::{Change, Undone},
     netlink::Netlink,
     plan::Plan,
+    policy::InForce,
 };
+pub use guard::Guard;
 pub use uplink::has_ipv6_uplink;
 pub use watch::{NetworkPath, NetworkWatch};
 
@@ -40,6 +44,8 @@ pub struct Host {
     netlink: Netlink,
     /// What a dead process left and nobody undid yet.
     left: Option<Left>,
+    /// The client's packet policy, which outlives the rest.
+    in_force: Option<InForce>,
     /// Called after each step; tests end the process in it.
     after: fn(Step),
 }
@@ -70,11 +76,23 @@ impl Host {
             Role::Gateway => "netcfg-gateway",
         };
         let (journal, left) = Journal::open(state_dir, name, origin())?;
+        let in_force = match role {
+            Role::Client => Some(InForce::open(state_dir)?),
+            Role::Gateway => None,
+        };
         let left = (!journal.changes().is_empty() || left.unreadable > 0).then_some(left);
-        Ok(Host { role, journal, netlink: Netlink::open()?, left, after })
+        Ok(Host { role, journal, netlink: Netlink::open()?, left, in_force, after })
     }
 
-    /// Undoes what a process left that was killed. Does nothing where everything was undone.
+    /// Whether a process that was killed has left something other than the packet policy
+    /// ([`Host::is_protected`]), which nobody has undone yet.
+    #[must_use]
+    pub fn has_leftovers(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Undoes what a process left that was killed. Does nothing where everything was undone. The
+    /// packet policy stays, as the report says.
     ///
     /// # Errors
     /// [`Error::NotPermitted`]; [`Error::Journal`]. Other things that cannot be undone are warnings
@@ -95,6 +113,9 @@ impl Host {
 
     async fn recover_but(&mut self, stays: fn(&Change) -> bool) -> Result<Report, Error> {
         let mut report = Report::default();
+        if let Some(in_force) = &mut self.in_force {
+            in_force.recover(&mut report)?;
+        }
         let Some(left) = self.left.take() else { return Ok(report) };
         if left.unreadable > 0 {
             report.warnings.push(format!(
@@ -141,7 +162,7 @@ impl Host {
         }
     }
 
-    /// Undoes everything.
+    /// Undoes everything but the packet policy ([`Host::unprotect`]).
     ///
     /// # Errors
     /// As [`Host::recover`].
@@ -205,7 +226,13 @@ impl Host {
         for change in changes {
             match journaled.iter_mut().find(|known| known.key() == change.key()) {
                 // Another program wrote its own content over ours: that is what returns at the end.
-                Some(known @ Change::ResolverFile(_)) | Some(known @ Change::Table(_)) => {
+                // Other servers inside are not taken for servers outside.
+                Some(
+                    known @ (Change::ResolverFile(_)
+                    | Change::Table(_)
+                    | Change::Resolved(_)
+                    | Change::Openresolv(_)),
+                ) => {
                     *known = change.clone();
                     renewed = true;
                 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use futures_util::TryStreamExt;
@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
-        AddressFamily,
+        AddressFamily, IpProtocol,
         address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage},
         route::{RouteMessage, RouteProtocol, RouteScope},
-        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
+        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange},
     },
 };
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// The origin ("protocol") that our routes and rules carry, so that `ip rule` shows whose they are.
-const ORIGIN: RouteProtocol = RouteProtocol::Other(119);
+pub(super) const ORIGIN: RouteProtocol = RouteProtocol::Other(119);
 
 /// Packets that a TUN device holds until they are read. Four times the kernel's default: where many
 /// sessions are at work, a pause of the reader must not cost acknowledgements. It is read without
@@ -68,7 +68,14 @@ pub(super) enum Selector {
     Marked(u32),
     NotMarked(u32),
     To(IpNet),
-    From { interface: String },
+    From {
+        interface: String,
+    },
+    /// Of one TCP connection of this host.
+    Connection {
+        local: SocketAddr,
+        peer: SocketAddr,
+    },
 }
 
 /// What a rule does with them.
@@ -328,6 +335,16 @@ fn rule_message(rule: &Rule) -> RuleMessage {
         }
         Selector::From { interface } => {
             attributes.push(RuleAttribute::Iifname(interface.clone()));
+        }
+        Selector::Connection { local, peer } => {
+            let only = |port| RulePortRange { start: port, end: port };
+            let length = IpNet::from(local.ip()).max_prefix_len();
+            (message.header.src_len, message.header.dst_len) = (length, length);
+            attributes.push(RuleAttribute::Source(local.ip()));
+            attributes.push(RuleAttribute::Destination(peer.ip()));
+            attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
+            attributes.push(RuleAttribute::SourcePortRange(only(local.port())));
+            attributes.push(RuleAttribute::DestinationPortRange(only(peer.port())));
         }
     }
     match rule.action {

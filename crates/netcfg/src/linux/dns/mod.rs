@@ -1,7 +1,11 @@
 //! The host's resolver: which programs rule it, and one file for each.
 
+pub(super) mod network_manager;
+pub(super) mod openresolv;
+mod outside;
 pub(super) mod resolved;
 pub(super) mod resolver_file;
+pub(super) mod watch;
 
 use std::{
     fs,
@@ -10,10 +14,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use network_manager::NetworkManager;
+use openresolv::Openresolv;
 use resolved::Resolved;
 use resolver_file::ResolverFile;
 
-use super::{change::Change, command};
+use super::{change::Change, command, plan::Plan};
 use crate::Error;
 
 const RESOLVER_PATH: &str = "/etc/resolv.conf";
@@ -29,58 +35,83 @@ struct Facts {
     resolvectl: Option<PathBuf>,
     /// systemd-resolved is running.
     resolved_runs: bool,
+    /// openresolv, if it writes the resolver file.
+    openresolv: Option<PathBuf>,
 }
 
 /// Which back ends have to be set.
 #[derive(Debug, PartialEq, Eq)]
 struct Backends {
     resolved: Option<PathBuf>,
+    openresolv: Option<PathBuf>,
     file: bool,
 }
 
-/// The changes that send all DNS queries to `servers`, inside the tunnel.
-pub(super) fn changes(interface: &str, servers: &[IpAddr]) -> Result<Vec<Change>, Error> {
-    let backends = choose(&facts());
-    let mut changes = Vec::new();
+/// Sends all DNS queries to `servers`, inside the tunnel.
+pub(super) async fn plan(
+    plan: &mut Plan,
+    interface: &str,
+    servers: &[IpAddr],
+    journaled: &[Change],
+) -> Result<(), Error> {
+    let facts = facts();
+    let backends = choose(&facts);
     if let Some(program) = backends.resolved {
-        changes.push(Change::Resolved(Resolved {
-            program,
-            interface: interface.to_owned(),
-            servers: servers.to_vec(),
-        }));
+        let (interface, servers) = (interface.to_owned(), servers.to_vec());
+        plan.push(Change::Resolved(Resolved { program, interface, servers }), false);
+    }
+    if let Some(program) = backends.openresolv {
+        let change = Openresolv::to(program, interface, servers, &facts.resolver_file);
+        plan.push(Change::Openresolv(change), false);
     }
     if backends.file {
-        let path = Path::new(RESOLVER_PATH);
-        changes.push(Change::ResolverFile(ResolverFile::to(path, servers)?));
+        // before the file, so that it is not written again at once
+        if let Some(manager) = NetworkManager::running().await {
+            let is_told = journaled.iter().any(|old| matches!(old, Change::NetworkManager(_)));
+            plan.push(Change::NetworkManager(manager), is_told && NetworkManager::in_place());
+        }
+        let journaled = journaled.iter().find_map(Change::resolver_file);
+        let file = ResolverFile::to(Path::new(RESOLVER_PATH), servers, journaled)?;
+        let in_place = file.in_place();
+        plan.push(Change::ResolverFile(file), in_place);
     }
-    Ok(changes)
+    Ok(())
 }
 
 fn facts() -> Facts {
+    let resolver_file = fs::read(RESOLVER_PATH)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     Facts {
-        resolver_file: fs::read(RESOLVER_PATH)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default(),
+        openresolv: Openresolv::program(&resolver_file),
+        resolver_file,
         resolvectl: command::find("resolvectl"),
         resolved_runs: UnixStream::connect(RESOLVED_SOCKET).is_ok(),
     }
 }
 
 /// Where systemd-resolved runs, programs may ask it by other ways than the resolver file (D-Bus,
-/// `nss-resolve`), so it is always told. The resolver file needs no change only if it names nothing
-/// but systemd-resolved; the variant with the servers of all links would leak.
+/// `nss-resolve`), so it is always told. The resolver file needs no change of ours only if it names
+/// nothing but systemd-resolved, or if openresolv writes our servers there; the variant of
+/// systemd-resolved with the servers of all links would leak.
 fn choose(facts: &Facts) -> Backends {
     let resolved = facts.resolvectl.clone().filter(|_| facts.resolved_runs);
-    let servers: Vec<&str> = facts
-        .resolver_file
-        .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("nameserver"))
-        .map(str::trim)
-        .collect();
+    let servers: Vec<&str> = words_after("nameserver", &facts.resolver_file).collect();
     let asks_resolved = !servers.is_empty()
         && servers.iter().all(|server| matches!(*server, "127.0.0.53" | "127.0.0.54"));
-    let file = resolved.is_none() || !asks_resolved;
-    Backends { resolved, file }
+    let is_right = resolved.is_some() && asks_resolved;
+    let openresolv = facts.openresolv.clone().filter(|_| !is_right);
+    let file = openresolv.is_none() && !is_right;
+    Backends { resolved, openresolv, file }
+}
+
+/// The words of the lines of a resolver file that begin with `keyword`.
+fn words_after<'a>(keyword: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines().flat_map(move |line| {
+        let mut words = line.split_whitespace();
+        let is_it = words.next() == Some(keyword);
+        words.filter(move |_| is_it)
+    })
 }
 
 #[cfg(test)]
@@ -115,9 +146,28 @@ mod tests {
                 resolver_file: file.to_owned(),
                 resolvectl: has_program.then(|| program.clone()),
                 resolved_runs: runs,
+                openresolv: None,
             });
             assert_eq!(backends.resolved.is_some(), expect_resolved, "{name}");
             assert_eq!(backends.file, expect_file, "{name}");
         }
+    }
+    #[test]
+    fn openresolv_writes_the_file_where_it_is_its_own() {
+        let openresolv = Some(PathBuf::from("/usr/sbin/resolvconf"));
+        let resolvectl = Some(PathBuf::from("/usr/bin/resolvectl"));
+        let of = |server: &str, resolved_runs| {
+            choose(&Facts {
+                resolver_file: format!("# Generated by resolvconf\nnameserver {server}\n"),
+                resolvectl: resolvectl.clone(),
+                resolved_runs,
+                openresolv: openresolv.clone(),
+            })
+        };
+        let alone = Backends { resolved: None, openresolv: openresolv.clone(), file: false };
+        assert_eq!(of("192.0.2.53", false), alone);
+        let both = Backends { resolved: resolvectl.clone(), ..alone };
+        assert_eq!(of("192.0.2.53", true), both);
+        assert_eq!(of("127.0.0.53", true), Backends { openresolv: None, ..both });
     }
 }

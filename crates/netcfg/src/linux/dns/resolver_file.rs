@@ -2,7 +2,8 @@
 //!
 //! A symbolic link is replaced as a link, so that the file it leads to (another program's) is never
 //! written. Where the file cannot be renamed over, because it is a bind mount (containers,
-//! `ip netns exec`) or the directory is read-only, it is written in place.
+//! `ip netns exec`) or the directory is read-only, it is written in place. Where somebody protected it
+//! from changes (`chattr +i`), ours is protected in its stead.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -12,9 +13,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, linux::change::Undone};
+
+const HEADER: &str = "# Written by CipherWall while it is connected; then the old file returns.\n";
+
+/// The attributes that keep everybody from changing a file (`chattr`).
+const PROTECTION: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
 
 /// The changed resolver file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +38,15 @@ pub(in crate::linux) struct ResolverFile {
 enum State {
     Missing,
     Link(PathBuf),
-    File { content: Content, mode: u32, uid: u32, gid: u32 },
+    File {
+        content: Content,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        /// Those of [`PROTECTION`] that it has.
+        #[serde(default, skip_serializing_if = "is_none")]
+        protection: u32,
+    },
 }
 
 /// The bytes of a file; as text in the journal where they are text.
@@ -43,12 +58,21 @@ enum Content {
 }
 
 impl ResolverFile {
-    /// The change to these DNS servers. Search domains and options stay as they are.
-    pub(in crate::linux) fn to(path: &Path, servers: &[IpAddr]) -> Result<ResolverFile, Error> {
-        let before = State::of(path).map_err(|error| failed("read", path, error))?;
+    /// The change to these DNS servers. Search domains and options stay as they are. `journaled` is
+    /// our last change of the file, if it was changed already.
+    pub(in crate::linux) fn to(
+        path: &Path,
+        servers: &[IpAddr],
+        journaled: Option<&ResolverFile>,
+    ) -> Result<ResolverFile, Error> {
+        let now = State::of(path).map_err(|error| failed("read", path, error))?;
         let old = match fs::read(path) {
             Ok(old) => String::from_utf8_lossy(&old).into_owned(),
             Err(_) => String::new(),
+        };
+        let before = match journaled.filter(|journaled| journaled.is_ours(&now)) {
+            Some(journaled) => journaled.before.clone(),
+            None => now,
         };
         let ours = Content::Text(text(servers, &old));
         Ok(ResolverFile { path: path.to_path_buf(), before, ours })
@@ -56,15 +80,28 @@ impl ResolverFile {
 
     /// Whether the file says already what we want.
     pub(in crate::linux) fn in_place(&self) -> bool {
-        matches!(&self.before, State::File { content, .. } if *content == self.ours)
+        matches!(State::of(&self.path), Ok(State::File { content, .. }) if content == self.ours)
+    }
+
+    /// What the file said before, where it is `path`.
+    pub(in crate::linux) fn text_before(&self, path: &Path) -> String {
+        let bytes = match &self.before {
+            State::Missing => Vec::new(),
+            State::Link(target) => {
+                let dir = path.parent().unwrap_or(path);
+                fs::read(dir.join(target)).unwrap_or_default()
+            }
+            State::File { content, .. } => content.bytes().to_vec(),
+        };
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     pub(in crate::linux) fn make(&self) -> Result<(), Error> {
-        let (mode, uid, gid) = match &self.before {
-            State::File { mode, uid, gid, .. } => (*mode, *uid, *gid),
-            State::Missing | State::Link(_) => (0o644, 0, 0),
+        let (mode, uid, gid, protection) = match &self.before {
+            State::File { mode, uid, gid, protection, .. } => (*mode, *uid, *gid, *protection),
+            State::Missing | State::Link(_) => (0o644, 0, 0, 0),
         };
-        let new = State::File { content: self.ours.clone(), mode, uid, gid };
+        let new = State::File { content: self.ours.clone(), mode, uid, gid, protection };
         new.put(&self.path).map_err(|error| failed("write", &self.path, error))
     }
 
@@ -113,6 +150,7 @@ impl State {
             mode: metadata.mode() & 0o7777,
             uid: metadata.uid(),
             gid: metadata.gid(),
+            protection: (flags(&open(path)?) & PROTECTION).bits(),
         })
     }
 
@@ -120,19 +158,21 @@ impl State {
     fn put(&self, path: &Path) -> io::Result<()> {
         let new_path = temporary_path(path);
         remove(&new_path)?;
+        protect(path, 0)?;
         match self {
             State::Missing => remove(path)?,
             State::Link(target) => {
                 symlink(target, &new_path)?;
                 fs::rename(&new_path, path)?;
             }
-            State::File { content, mode, uid, gid } => {
+            State::File { content, mode, uid, gid, protection } => {
                 let renamed = write_new(&new_path, content.bytes(), *mode, *uid, *gid)
                     .and_then(|()| fs::rename(&new_path, path));
                 if renamed.is_err() {
                     remove(&new_path).ok();
                     write_in_place(path, content.bytes())?;
                 }
+                protect(path, *protection)?;
             }
         }
         if let Some(dir) = path.parent() {
@@ -166,12 +206,32 @@ fn text(servers: &[IpAddr], old: &str) -> String {
             matches!(word, Some("search" | "domain" | "options"))
         })
         .map(|line| format!("{line}\n"));
-    std::iter::once(
-        "# Written by CipherWall while it is connected; then the old file returns.\n".into(),
-    )
-    .chain(servers)
-    .chain(kept)
-    .collect()
+    std::iter::once(HEADER.to_owned()).chain(servers).chain(kept).collect()
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// None, where the file system has no such attributes.
+fn flags(file: &File) -> IFlags {
+    ioctl_getflags(file).unwrap_or(IFlags::empty())
+}
+
+/// Gives the file this protection and no other. A link, or a missing file, cannot have any.
+fn protect(path: &Path, protection: u32) -> io::Result<()> {
+    let Ok(file) = open(path) else { return Ok(()) };
+    let now = flags(&file);
+    let wanted = now.difference(PROTECTION) | IFlags::from_bits_truncate(protection);
+    if now != wanted {
+        ioctl_setflags(&file, wanted)?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(protection: &u32) -> bool {
+    *protection == 0
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<()> {
@@ -208,6 +268,11 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> Error {
     Error::ResolverFile { what, path: path.to_path_buf(), source }
 }
 
+/// Whether the file is one that we wrote.
+pub(super) fn is_written_by_us(path: &Path) -> bool {
+    open(path).and_then(io::read_to_string).is_ok_and(|text| text.starts_with(HEADER))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,14 +295,14 @@ mod tests {
         {
             fs::write(&path, old).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-            let change = ResolverFile::to(&path, &servers()).unwrap();
+            let change = ResolverFile::to(&path, &servers(), None).unwrap();
             assert!(!change.in_place());
             change.make().unwrap();
             let ours = fs::read_to_string(&path).unwrap();
             assert!(ours.contains("nameserver 10.66.0.1\n"), "{ours}");
             assert!(!ours.contains("192.0.2.1"), "{ours}");
             assert_eq!(ours.contains("search lan"), old.starts_with(b"search"));
-            assert!(ResolverFile::to(&path, &servers()).unwrap().in_place());
+            assert!(ResolverFile::to(&path, &servers(), None).unwrap().in_place());
 
             assert!(matches!(undone(&change), Undone::Done(_)));
             assert_eq!(fs::read(&path).unwrap(), old);
@@ -253,7 +318,7 @@ mod tests {
         let (path, target) = (dir.path().join("resolv.conf"), dir.path().join("of-another"));
         fs::write(&target, "nameserver 192.0.2.1\n").unwrap();
         symlink("of-another", &path).unwrap();
-        let change = ResolverFile::to(&path, &servers()).unwrap();
+        let change = ResolverFile::to(&path, &servers(), None).unwrap();
         change.make().unwrap();
         assert!(!path.is_symlink());
         assert!(matches!(undone(&change), Undone::Done(_)));
@@ -265,7 +330,7 @@ mod tests {
     fn a_missing_file_is_missing_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
-        let change = ResolverFile::to(&path, &servers()).unwrap();
+        let change = ResolverFile::to(&path, &servers(), None).unwrap();
         assert_eq!(undone(&change), Undone::Nothing);
         change.make().unwrap();
         assert!(matches!(undone(&change), Undone::Done(_)));
@@ -277,7 +342,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
         fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
-        let change = ResolverFile::to(&path, &servers()).unwrap();
+        let change = ResolverFile::to(&path, &servers(), None).unwrap();
         change.make().unwrap();
         fs::write(&path, "nameserver 192.0.2.99\n").unwrap();
         assert!(matches!(undone(&change), Undone::LeftAlone(_)));
@@ -289,7 +354,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
         fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
-        let change = ResolverFile::to(&path, &servers()).unwrap();
+        let change = ResolverFile::to(&path, &servers(), None).unwrap();
         let (ours, before) = (change.ours.bytes().to_vec(), b"nameserver 192.0.2.1\n".to_vec());
         for text in [ours, before] {
             for cut in 0..=text.len() {

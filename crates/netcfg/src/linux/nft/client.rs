@@ -1,8 +1,11 @@
-//! The client's table: the tunnel's own packets pass a strict reverse path filter, and nobody
-//! outside can talk to the inner address.
+//! The client's table: the tunnel's own packets pass a strict reverse path filter, nobody outside can
+//! talk to the inner address, and connections from before the tunnel end at once.
 
 use super::{chain, hosts, sets, table::Table};
 use crate::ClientNetwork;
+
+/// The name of the client's table.
+pub(super) const NAME: &str = "cipherwall";
 
 /// The client's table.
 pub(in crate::linux) fn table(wanted: &ClientNetwork) -> Table {
@@ -22,8 +25,9 @@ pub(in crate::linux) fn table(wanted: &ClientNetwork) -> Table {
             "filter hook prerouting priority raw",
             drop_to_inner_address_from_outside(wanted),
         ),
+        chain("into_tunnel", "filter hook output priority filter", end_what_began_outside(wanted)),
     ];
-    Table { name: "cipherwall".into(), text: text.concat() }
+    Table { name: NAME.into(), text: text.concat() }
 }
 
 /// Connections of our own sockets to the gateway are remembered ...
@@ -48,6 +52,22 @@ fn drop_to_inner_address_from_outside(wanted: &ClientNetwork) -> Vec<String> {
                 "iifname != {{ \"{interface}\", \"lo\" }} {family} daddr {set} counter drop \
                  comment \"to the inner address from outside\""
             )
+        })
+        .collect()
+}
+
+/// The gateway takes packets from the inner address only. Programs whose connections began outside
+/// would wait for answers until they give up; so they open new ones.
+fn end_what_began_outside(wanted: &ClientNetwork) -> Vec<String> {
+    let interface = &wanted.interface;
+    sets(&hosts(&wanted.addresses))
+        .iter()
+        .flat_map(|(family, set)| {
+            let begun = format!("oifname \"{interface}\" {family} saddr != {set}");
+            [
+                format!("{begun} meta l4proto tcp reject with tcp reset"),
+                format!("{begun} meta l4proto udp reject with icmpx type admin-prohibited"),
+            ]
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 pub(super) mod client;
 pub(super) mod foreign;
 pub(super) mod gateway;
+pub(super) mod policy;
 pub(super) mod table;
 
 use std::path::PathBuf;
@@ -12,9 +13,17 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::command;
 use crate::Error;
 
+/// The tables that a client has.
+pub(super) const OURS: [&str; 2] = [client::NAME, policy::NAME];
+
 /// Whether `nft` is installed.
 pub(super) fn installed() -> bool {
     command::find("nft").is_some()
+}
+
+/// Found out beforehand where nothing may be left half done.
+pub(super) fn require(why: &str) -> Result<(), Error> {
+    program(why).map(drop)
 }
 
 fn program(why: &str) -> Result<PathBuf, Error> {

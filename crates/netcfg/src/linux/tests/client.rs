@@ -1,12 +1,17 @@
 //! What a client's settings do to packets.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use super::{
     faults::block_on,
-    sandbox::{assert_same, counted, run, sh, snapshot, works},
+    sandbox::{assert_same, counted, in_namespace, run, sh, snapshot, works},
 };
-use crate::{ClientNetwork, Error, Host, Role, Wanted};
+use crate::{ClientNetwork, Error, Host, Kept, Role, Wanted};
 
 /// A LAN with a router at 192.168.50.1.
 pub(super) const UPLINK: &str = "
@@ -35,6 +40,8 @@ pub(super) fn wanted() -> ClientNetwork {
         table: crate::TABLE_DEFAULT,
         routes: crate::default_routes(),
         allow_lan: true,
+        direct: Vec::new(),
+        keep: Vec::new(),
         dns: vec!["10.66.0.1".parse().unwrap(), "fd66::1".parse().unwrap()],
     }
 }
@@ -87,6 +94,96 @@ fn everything_goes_into_the_tunnel_but_the_tunnel_itself_and_the_lan() {
             });
         },
     );
+}
+
+#[test]
+fn networks_that_stay_outside_do_and_only_those_wanted_go_inside() {
+    run(
+        "linux::tests::client::networks_that_stay_outside_do_and_only_those_wanted_go_inside",
+        || {
+            sh(UPLINK);
+            sh(LAB);
+            let networks =
+                |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+            block_on(async {
+                let mut host = host().await;
+                let direct = networks(&["198.51.100.0/24", "10.66.0.0/16", "2001:db8:5::/48"]);
+                let wanted = ClientNetwork { direct, ..wanted() };
+                sh("ip -6 route add default dev up0");
+                host.apply(&Wanted::Client(wanted.clone())).await.unwrap();
+                assert_eq!(way("198.51.100.9"), "up0");
+                assert_eq!(way("2001:db8:5::9"), "up0");
+                assert_eq!(way("203.0.113.9"), "cw0");
+                assert_eq!(way("10.66.0.1"), "cw0", "the inner network never stays outside");
+
+                let routes = networks(&["203.0.113.0/24", "2001:db8:6::/48"]);
+                let only = ClientNetwork { routes, direct: Vec::new(), ..wanted };
+                host.apply(&Wanted::Client(only.clone())).await.unwrap();
+                assert_eq!(way("203.0.113.9"), "cw0");
+                assert_eq!(way("10.66.0.1"), "cw0");
+                assert_eq!(way("198.51.100.9"), "up0");
+                assert_eq!(way("2001:db8:6::9"), "cw0");
+                assert_eq!(way("2001:db8:5::9"), "up0");
+
+                // without IPv6 inside, of IPv6 only what should go there is refused
+                let addresses = networks(&["10.66.0.2/32"]);
+                let only = ClientNetwork { addresses, ..only };
+                host.apply(&Wanted::Client(only)).await.unwrap();
+                assert_eq!(way("2001:db8:5::9"), "up0");
+                assert!(!works("ip route get 2001:db8:6::9"));
+            });
+        },
+    );
+}
+
+#[test]
+fn a_kept_connection_goes_on_outside_and_only_that_one() {
+    run("linux::tests::client::a_kept_connection_goes_on_outside_and_only_that_one", || {
+        sh(UPLINK);
+        sh(LAB);
+        sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done");
+        let peer: SocketAddr = "198.51.100.9:22".parse().unwrap();
+        let listener = in_namespace("world", || TcpListener::bind(peer).unwrap());
+        let connect = || {
+            let here = TcpStream::connect_timeout(&peer, Duration::from_secs(2)).unwrap();
+            here.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            (here, listener.accept().unwrap().0)
+        };
+        let (mut kept, mut lost) = (connect(), connect());
+        let speaks = |(here, there): &mut (TcpStream, TcpStream)| {
+            let mut said = [0; 2];
+            there.write_all(b"hi").and_then(|()| here.read_exact(&mut said)).is_ok()
+                && here.write_all(b"ho").is_ok()
+                && unacknowledged(here) == 0
+        };
+        assert!(speaks(&mut kept) && speaks(&mut lost));
+        block_on(async {
+            let mut host = host().await;
+            let local = kept.0.local_addr().unwrap();
+            // as a server that listens for both families calls it
+            let IpAddr::V4(v4) = local.ip() else { panic!("{local}") };
+            let local = SocketAddr::new(v4.to_ipv6_mapped().into(), local.port());
+            let keep = vec![Kept { local, peer }];
+            let wanted = ClientNetwork { keep, ..wanted() };
+            host.apply(&Wanted::Client(wanted)).await.unwrap();
+        });
+        assert!(speaks(&mut kept), "it was to be kept");
+        assert!(!speaks(&mut lost), "everything goes on outside, so this test shows nothing");
+        let port = kept.0.local_addr().unwrap().port();
+        let way_of =
+            |ports: String| way(&format!("198.51.100.9 from 192.168.50.2 ipproto tcp {ports}"));
+        assert_eq!(way_of(format!("sport {port} dport 22")), "up0");
+        assert_eq!(way_of(format!("sport {port} dport 23")), "cw0");
+        assert_eq!(way_of(format!("sport {} dport 22", port ^ 1)), "cw0");
+    });
+}
+
+/// What the other end has not acknowledged after a second, in bytes.
+fn unacknowledged(stream: &TcpStream) -> usize {
+    std::thread::sleep(Duration::from_secs(1));
+    let port = stream.local_addr().unwrap().port();
+    let listed = sh(&format!("ss -Htn sport = :{port}"));
+    listed.split_whitespace().nth(2).unwrap().parse().unwrap()
 }
 
 #[test]

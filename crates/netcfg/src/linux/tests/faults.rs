@@ -1,5 +1,5 @@
-//! Killed at every step, of apply, of reset and of recover: afterwards the host is byte for byte as
-//! before.
+//! Killed at every step, of apply, of reset and of recover, of protect and unprotect: afterwards the
+//! host is byte for byte as before, and until it is opened again it stays closed.
 
 use std::{
     fs,
@@ -10,13 +10,16 @@ use std::{
 };
 
 use super::{
-    client, gateway,
-    sandbox::{assert_same, run, sh, snapshot},
+    client, gateway, policy,
+    sandbox::{assert_same, run, sh, snapshot, works},
 };
-use crate::{Host, Role, Wanted};
+use crate::{ClientNetwork, Host, Role, Wanted};
 
 /// Tells the process that is to be killed what to do: role, action, step.
-const ORDER: &str = "CIPHERWALL_TEST_KILLED";
+pub(super) const ORDER: &str = "CIPHERWALL_TEST_KILLED";
+
+/// The process that is to be killed.
+pub(super) const PROCESS: &str = "linux::tests::faults::process_to_be_killed";
 
 static STEPS_LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
@@ -42,6 +45,34 @@ fn client_is_undone_after_a_kill_where_the_resolver_file_is_mounted() {
 }
 
 #[test]
+fn client_is_undone_after_a_kill_where_networkmanager_writes_the_resolver_file() {
+    run(
+        "linux::tests::faults::client_is_undone_after_a_kill_where_networkmanager_writes_the_resolver_file",
+        || {
+            sh(&format!("ip tuntap add cw0 mode tun; {}", client::UPLINK));
+            sh(NETWORK_MANAGER);
+            walk("client");
+            assert!(!Path::new("/run/NetworkManager/conf.d").exists());
+            assert_eq!(fs::read_to_string("/run/file").unwrap(), "written\n", "told last");
+        },
+    );
+}
+
+/// Stands for NetworkManager: told to read its settings, it writes the resolver file unless they say
+/// that it must not.
+const NETWORK_MANAGER: &str = r#"
+    mkdir /run/NetworkManager /run/bin; cp /etc/resolv.conf /run/bin/its-own
+    cat > /run/bin/nmcli << 'END'
+#!/bin/sh
+case "$*" in
+    *RUNNING*) echo running ;;
+    *reload*) if grep -qs unmanaged /run/NetworkManager/conf.d/*; then echo left alone > /run/file
+        else echo written > /run/file; cat /usr/bin/its-own > /etc/resolv.conf; fi ;;
+esac
+END
+    chmod 755 /run/bin/nmcli; mount -t overlay overlay -o lowerdir=/run/bin:/usr/bin /usr/bin"#;
+
+#[test]
 fn gateway_is_undone_after_a_kill_at_every_step() {
     run("linux::tests::faults::gateway_is_undone_after_a_kill_at_every_step", || {
         sh(&format!("ip tuntap add cw0 mode tun; {}", gateway::UPLINK));
@@ -58,9 +89,11 @@ fn walk(role: &str) {
     let dir = tempfile::tempdir_in("/run").unwrap();
     let before = snapshot();
     let mut changed = false;
+    let mut closed = Vec::new();
     for step in 1.. {
         let killed = is_killed(role, "connect and disconnect", step, dir.path());
         changed |= snapshot() != before;
+        closed.push(there());
         recover(role, dir.path());
         assert_same(&before, &snapshot(), &format!("{role} killed at step {step}"));
         assert_nothing_left(dir.path());
@@ -70,9 +103,13 @@ fn walk(role: &str) {
         }
     }
     assert!(changed, "nothing was changed at all");
+    closed.dedup();
+    let once: &[bool] = if role == "client" { &[false, true, false] } else { &[false] };
+    assert_eq!(closed, once, "from the first change to the last, a client's host is closed");
     for step in 1.. {
         assert!(!is_killed(role, "connect", usize::MAX, dir.path()));
         let killed = is_killed(role, "recover", step, dir.path());
+        assert_eq!(there(), role == "client", "step {step} of recover");
         recover(role, dir.path());
         assert_same(&before, &snapshot(), &format!("{role} killed at step {step} of recover"));
         assert_nothing_left(dir.path());
@@ -84,7 +121,7 @@ fn walk(role: &str) {
 
 fn is_killed(role: &str, action: &str, step: usize, dir: &Path) -> bool {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "linux::tests::faults::process_to_be_killed", "--nocapture"])
+        .args(["--exact", PROCESS, "--nocapture"])
         .env(ORDER, format!("{role}:{action}:{step}:{}", dir.display()))
         .output()
         .unwrap();
@@ -101,9 +138,21 @@ fn is_killed(role: &str, action: &str, step: usize, dir: &Path) -> bool {
 fn recover(role: &str, dir: &Path) {
     block_on(async {
         let mut host = Host::open(dir, wanted(role).0).await.unwrap();
+        let closed = there();
+        assert!(host.is_protected() || !closed, "a policy that nobody knows of");
         let report = host.recover().await.unwrap();
         assert_eq!(report.warnings, Vec::<String>::new());
+        assert_eq!(report.kept.is_empty(), !host.is_protected());
+        if role == "client" {
+            assert_eq!(there(), closed, "the host was opened");
+            host.unprotect().await.unwrap();
+        }
     });
+}
+
+/// Whether the packet policy is in force in the kernel.
+pub(super) fn there() -> bool {
+    works("nft list table inet cipherwall-policy")
 }
 
 fn assert_nothing_left(dir: &Path) {
@@ -137,11 +186,24 @@ fn process_to_be_killed() {
             }
         })
         .unwrap();
+        let client = role == Role::Client;
         if action.starts_with("connect") {
+            if client {
+                host.protect(&policy::connecting()).await.unwrap();
+                // the resolver file is a change that comes later
+                let without = ClientNetwork { dns: Vec::new(), ..client::wanted() };
+                host.apply(&Wanted::Client(without)).await.unwrap();
+            }
             host.apply(&wanted).await.unwrap();
+            if client {
+                host.protect(&policy::connected()).await.unwrap();
+            }
         }
         if action.ends_with("disconnect") {
             host.reset().await.unwrap();
+            if client {
+                host.unprotect().await.unwrap();
+            }
         }
         if action == "recover" {
             host.recover().await.unwrap();

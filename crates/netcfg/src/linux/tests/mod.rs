@@ -2,7 +2,13 @@
 //! they say so and pass.
 
 mod client;
+mod dns;
 mod faults;
 mod gateway;
+mod guard;
+mod policy;
+mod policy_among_others;
+mod power;
+mod probes;
 mod sandbox;
 mod watch;
