@@ -53,6 +53,7 @@ pub struct Liveness {
     sequence: u64,
     smoothed: Option<Duration>,
     shortest: Option<Duration>,
+    latest: Option<Duration>,
     answered: u32,
 }
 
@@ -104,6 +105,7 @@ impl Liveness {
             sequence: 0,
             smoothed: None,
             shortest: None,
+            latest: None,
             answered: 0,
         }
     }
@@ -122,6 +124,11 @@ impl Liveness {
     /// The shortest round trip so far, and of how many.
     pub fn shortest_round_trip(&self) -> Option<(Duration, u32)> {
         Some((self.shortest?, self.answered))
+    }
+
+    /// The latest round trip, and of how many.
+    pub fn latest_round_trip(&self) -> Option<(Duration, u32)> {
+        Some((self.latest?, self.answered))
     }
 
     /// Whether [`Due::Suspect`] was said and no life has come back since.
@@ -159,6 +166,7 @@ impl Liveness {
             let sample = now.saturating_duration_since(sent);
             self.answered += 1;
             self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
+            self.latest = Some(sample);
             // RFC 6298, 2.3
             self.smoothed = Some(self.smoothed.map_or(sample, |s| s * 7 / 8 + sample / 8));
         }

@@ -222,6 +222,11 @@ impl Tunnel {
         self.liveness.shortest_round_trip()
     }
 
+    /// The latest round trip, and of how many.
+    pub fn latest_round_trip(&self) -> Option<(Duration, u32)> {
+        self.liveness.latest_round_trip()
+    }
+
     /// The smoothed round trip, once known.
     pub fn round_trip(&self) -> Option<Duration> {
         self.liveness.round_trip()

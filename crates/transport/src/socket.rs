@@ -75,14 +75,26 @@ pub enum ListenError {
 impl SocketFactory {
     /// Connects to a gateway. The caller sets a time limit.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.tcp(address)?;
+        TcpSocket::from_std_stream(socket.into()).connect(address).await
+    }
+
+    /// The same, with segments of at most `mss` bytes in both directions, which get through where
+    /// longer packets vanish on the way. For `doctor`.
+    pub async fn connect_short(&self, address: SocketAddr, mss: u32) -> io::Result<TcpStream> {
+        let socket = self.tcp(address)?;
+        socket.set_tcp_mss(mss)?;
+        TcpSocket::from_std_stream(socket.into()).connect(address).await
+    }
+
+    fn tcp(&self, address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }
         tune(&SockRef::from(&socket))?;
-        let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
-        Ok(stream)
+        Ok(socket)
     }
 
     /// Listens for clients. An IPv6 wildcard address takes IPv4 too.
@@ -122,6 +134,32 @@ impl SocketFactory {
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         self.udp(SocketAddr::new(any, 0))
+    }
+
+    /// A plain socket for datagrams to and from this peer only.
+    pub(crate) fn udp_to(&self, peer: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
+        self.plain(peer, Type::DGRAM, Protocol::UDP)
+    }
+
+    /// A raw socket for ICMP messages to and from this peer only.
+    pub(crate) fn icmp_to(&self, peer: IpAddr) -> io::Result<tokio::net::UdpSocket> {
+        let protocol = if peer.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+        self.plain(SocketAddr::new(peer, 0), Type::RAW, protocol)
+    }
+
+    fn plain(
+        &self,
+        peer: SocketAddr,
+        kind: Type,
+        protocol: Protocol,
+    ) -> io::Result<tokio::net::UdpSocket> {
+        let socket = Socket::new(Domain::for_address(peer), kind, Some(protocol))?;
+        socket.set_nonblocking(true)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        socket.connect(&peer.into())?;
+        tokio::net::UdpSocket::from_std(socket.into())
     }
 
     fn udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {

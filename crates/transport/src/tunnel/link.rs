@@ -155,6 +155,11 @@ impl Link {
         self.tunnel.is_suspect()
     }
 
+    /// The latest round trip, and of how many.
+    pub fn latest_round_trip(&self) -> Option<(Duration, u32)> {
+        self.tunnel.latest_round_trip()
+    }
+
     /// The smoothed round trip of what carries packets now, once known.
     pub fn round_trip(&self) -> Option<Duration> {
         let datagrams = self.sender.datagrams().and_then(Channel::round_trip);
