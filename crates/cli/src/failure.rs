@@ -76,7 +76,9 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(code_of(&error))
 }
 
-fn code_of(error: &anyhow::Error) -> u8 {
+/// The exit code of a command that fails with this: that of the outermost [`Failure`] in the chain,
+/// or else 1.
+pub fn code_of(error: &anyhow::Error) -> u8 {
     // `anyhow` hands out a context's type by its own `downcast_ref` only, not by the chain.
     let outermost = error.downcast_ref::<Failure>();
     let in_chain = || error.chain().find_map(|cause| cause.downcast_ref::<Failure>());

@@ -9,8 +9,10 @@ pub mod human;
 mod log;
 mod output;
 mod paths;
+mod recent;
 
-pub use failure::{Failure, exit, finish, require_root};
+pub use failure::{Failure, code_of, exit, finish, require_root};
 pub use log::{LogFormat, LogGuard, LogLevel, LogOptions};
 pub use output::{print, print_error};
 pub use paths::Paths;
+pub use recent::RecentLog;

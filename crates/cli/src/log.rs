@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::Failure;
+use crate::{Failure, RecentLog};
 
 /// All crates of this workspace begin with this.
 const OWN_CRATES: &str = "cipherwall";
@@ -78,18 +78,36 @@ impl LogOptions {
     /// # Errors
     /// The log file cannot be written, or logging was started before.
     pub fn start(&self, default_level: LogLevel) -> anyhow::Result<LogGuard> {
+        self.start_keeping(default_level, None)
+    }
+
+    /// As [`LogOptions::start`]; the last lines are kept in memory, too.
+    ///
+    /// # Errors
+    /// As [`LogOptions::start`].
+    pub fn start_keeping(
+        &self,
+        default_level: LogLevel,
+        recent: Option<RecentLog>,
+    ) -> anyhow::Result<LogGuard> {
         let level = self.log_level.unwrap_or(default_level);
         let Some(log_path) = &self.log_file else {
             let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            self.install(level, io::stderr, ansi)?;
+            self.install(level, io::stderr, ansi, recent)?;
             return Ok(LogGuard { _worker: None });
         };
         let (writer, worker) = open(log_path)?;
-        self.install(level, writer, false)?;
+        self.install(level, writer, false, recent)?;
         Ok(LogGuard { _worker: Some(worker) })
     }
 
-    fn install<W>(&self, level: LogLevel, writer: W, ansi: bool) -> anyhow::Result<()>
+    fn install<W>(
+        &self,
+        level: LogLevel,
+        writer: W,
+        ansi: bool,
+        recent: Option<RecentLog>,
+    ) -> anyhow::Result<()>
     where
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
@@ -98,8 +116,13 @@ impl LogOptions {
             LogFormat::Text => layer.boxed(),
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
         };
+        let recent = recent.map(|recent| {
+            let layer = tracing_subscriber::fmt::layer().with_writer(recent).with_ansi(false);
+            layer.with_filter(filter(level))
+        });
         tracing_subscriber::registry()
             .with(layer.with_filter(filter(level)))
+            .with(recent)
             .try_init()
             .context("cannot start logging")
     }
@@ -115,7 +138,11 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OWN_CRATES, level)
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        // it warns of each connection to the kernel that is closed
+        .with_target("netlink_proto", level.min(LevelFilter::ERROR))
+        .with_target(OWN_CRATES, level)
 }
 
 fn open(log_path: &Path) -> anyhow::Result<(NonBlocking, WorkerGuard)> {

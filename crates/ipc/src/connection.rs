@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::MESSAGE_TIME;
 use crate::frame::{self, DecodeError, EncodeError, HEADER_LEN, MESSAGE_MAX, VERSION};
+use crate::peer::Peer;
 
 /// Messages in both directions. After any error other than a send's [`EncodeError`] the
 /// connection is of no more use.
@@ -110,8 +111,8 @@ impl Connection {
     pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
         let failed = |source| ConnectError::new(path, source);
         let stream = UnixStream::connect(path).await.map_err(failed)?;
-        let peer_uid = peer_uid(&stream).map_err(failed)?;
-        Ok(Self::new(stream, peer_uid))
+        let peer = Peer::of(&stream).map_err(failed)?;
+        Ok(Self::new(stream, peer.uid))
     }
 
     pub(crate) fn new(stream: UnixStream, peer_uid: u32) -> Self {
@@ -196,9 +197,4 @@ impl From<DecodeError> for ReceiveError {
             }
         }
     }
-}
-
-/// The user of the process that connected (`SO_PEERCRED`).
-pub(crate) fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
-    Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
 }

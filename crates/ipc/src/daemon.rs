@@ -1,28 +1,136 @@
 //! Messages of the client's daemon (or of `connect --foreground`, which serves the same socket).
 //!
 //! Kept stable: command line, desktop client and scripts (`status --json`) rely on the names.
-//! Fields may be added; readers take a missing one for its default.
+//! Fields and requests may be added; readers take a missing field for its default, and a daemon
+//! answers a request that it does not know with [`Reply::Error`].
 
-use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "fake")]
+pub mod fake;
+mod quality;
+mod settings;
+mod status;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use quality::{QUALITY_PAGE, Quality, Sample};
+pub use settings::{Endpoint, Profile, ProfileChange, Settings};
+pub use status::{State, Status};
+
+/// The group whose members may command the daemon.
+pub const GROUP: &str = "cipherwall";
+
+/// How many lines of log [`Request::Logs`] gives at most.
+pub const LOG_LINES: usize = 1_000;
 
 /// The daemon's socket within the run directory (`/run/cipherwall`).
 pub fn socket_path(run_dir: &Path) -> PathBuf {
     run_dir.join("client.sock")
 }
 
-/// What a front end asks; each request gets one [`Reply`].
+/// What a front end asks.
+///
+/// Each request gets one [`Reply`], which is [`Reply::Error`] if it failed; those that say so get
+/// more before it, or go on until the front end closes its connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// How things are: [`Reply::Status`].
     Status,
-    /// Disconnect and undo all changes to this host: [`Reply::Done`] when that is done. A process
-    /// that ends with it (`connect --foreground`) gives up its socket before it answers, so that
-    /// the next one can start at once.
+    /// [`Reply::Status`] now, at each change, and once a second while there is a connection, until
+    /// the front end closes its own.
+    Watch,
+    /// Connect, or change over to another profile: [`Reply::Status`] at each change on the way, then
+    /// [`Reply::Done`] when traffic flows.
+    Connect(Connect),
+    /// Disconnect and undo all changes to this host, except those of lockdown: [`Reply::Done`] when
+    /// that is done. A process that ends with it (`connect --foreground`) gives up its socket before
+    /// it answers, so that the next one can start at once.
     Disconnect,
+    /// The same, whatever state the host is in: [`Reply::Repaired`].
+    Repair,
+    /// Block all traffic outside the tunnel always, or only from `connect` until `disconnect`:
+    /// [`Reply::Done`] when that is in force.
+    Lockdown {
+        /// Whether from now on.
+        on: bool,
+    },
+    /// Let programs ask names and use the web outside of the tunnel for five minutes, to log in at a
+    /// captive portal; or end that before: [`Reply::Done`].
+    Portal {
+        /// Whether to open.
+        open: bool,
+    },
+    /// How good the connection was, of the last hour: [`Reply::Quality`].
+    Quality {
+        /// Only samples of later than this, Unix seconds.
+        after: u64,
+    },
+    /// The last lines of the log, oldest first: [`Reply::Log`] for each part of them, then
+    /// [`Reply::Done`].
+    Logs {
+        /// How many at most; [`LOG_LINES`] are kept.
+        lines: usize,
+        /// Whether to go on with new lines instead, until the front end closes its connection.
+        follow: bool,
+    },
+    /// [`Reply::Settings`].
+    Settings,
+    /// Replace the settings: [`Reply::Done`]. What concerns connections counts from the next one on.
+    SetSettings(Settings),
+    /// [`Reply::Profiles`].
+    Profiles,
+    /// Change a profile: [`Reply::Done`].
+    ChangeProfile(ProfileChange),
+    /// Forget a profile with its secrets: [`Reply::Done`].
+    RemoveProfile {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What to connect with; what is left out is as in the settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Connect {
+    /// The profile; the default one, or the only one.
+    pub profile: Option<String>,
+    /// The cipher, as `connect --cipher` calls it.
+    pub cipher: Option<String>,
+    /// The transport, as `connect --transport` calls it.
+    pub transport: Option<String>,
+    /// Keep this host away from the local network, too.
+    pub no_lan: bool,
+    /// Say in TLS early data which session it is.
+    pub early_data: bool,
+    /// Connections that stay outside of the tunnel: those by which people are logged in.
+    pub keep: Vec<Kept>,
+    /// From the person's keyring, where the profile's `login` is `keyring`. The daemon keeps it in
+    /// memory only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+}
+
+/// What stands for a password at the gateway: 32 bytes in base64. Never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Login(pub String);
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Login(..)")
+    }
+}
+
+/// A TCP connection of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub peer: SocketAddr,
 }
 
 /// What the daemon answers.
@@ -30,7 +138,7 @@ pub enum Request {
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, on its way to a socket")]
 pub enum Reply {
-    /// To [`Request::Status`].
+    /// How things are now.
     Status(Status),
     /// What was asked is done.
     Done,
@@ -38,80 +146,36 @@ pub enum Reply {
     Error {
         /// What, where and what to do, for people.
         message: String,
+        /// The exit code of a command that failed with it, as of the command line; 0 from a daemon
+        /// that does not say.
+        #[serde(default)]
+        code: u8,
     },
-}
-
-/// The state of the connection and what is known about it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Status {
-    /// The state.
-    pub state: State,
-    /// The profile in use.
-    pub profile: Option<String>,
-    /// What carries packets now: `tls`, or `udp`.
-    pub transport: Option<String>,
-    /// The cipher of these packets.
-    pub cipher: Option<String>,
-    /// This device's IPv4 address inside the tunnel.
-    pub inner_address: Option<IpAddr>,
-    /// This device's IPv6 address inside the tunnel.
-    pub inner_address_v6: Option<IpAddr>,
-    /// The gateway's address and port.
-    pub gateway: Option<SocketAddr>,
-    /// The TUN device.
-    pub interface: Option<String>,
-    /// Bytes of inner packets received since `since`.
-    pub rx_bytes: u64,
-    /// Bytes of inner packets sent since `since`.
-    pub tx_bytes: u64,
-    /// When the session began, Unix seconds.
-    pub since: Option<u64>,
-    /// Smoothed round trip to the gateway, in milliseconds.
-    pub rtt_ms: Option<f64>,
-    /// Why it is not connected, or was lost last, for people.
-    pub error: Option<String>,
-    /// What the user should know although it is connected, for people.
-    pub notice: Option<String>,
-    /// While reconnecting: when the connection was lost, Unix seconds.
-    pub lost_at: Option<u64>,
-    /// While reconnecting: when the next try is due, Unix seconds; absent if tries follow one
-    /// another all the time.
-    pub next_try: Option<u64>,
-}
-
-/// The state of the connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Not connected and not about to be.
-    #[default]
-    Disconnected,
-    /// On the way to the first connection.
-    Connecting,
-    /// Traffic flows.
-    Connected,
-    /// The connection was lost; the tunnel stays up meanwhile.
-    Reconnecting,
-    /// Taking everything back.
-    Disconnecting,
-}
-
-impl State {
-    /// The name that users see, the same as in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Disconnected => "disconnected",
-            State::Connecting => "connecting",
-            State::Connected => "connected",
-            State::Reconnecting => "reconnecting",
-            State::Disconnecting => "disconnecting",
-        }
-    }
+    /// To [`Request::Repair`].
+    Repaired {
+        /// What was put back, for people.
+        undone: Vec<String>,
+        /// What was not, why, and what to do, for people.
+        warnings: Vec<String>,
+    },
+    /// To [`Request::Quality`]: at most [`QUALITY_PAGE`] samples, oldest first; ask again with the
+    /// time of the last one until there is none.
+    Quality(Quality),
+    /// To [`Request::Logs`].
+    Log {
+        /// As they are written.
+        lines: Vec<String>,
+    },
+    /// To [`Request::Settings`].
+    Settings(Settings),
+    /// To [`Request::Profiles`].
+    Profiles(Vec<Profile>),
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -129,10 +193,7 @@ mod tests {
             tx_bytes: 2,
             since: Some(1_700_000_000),
             rtt_ms: Some(12.5),
-            error: None,
-            notice: None,
-            lost_at: None,
-            next_try: None,
+            ..Status::default()
         };
         assert_eq!(
             serde_json::to_string(&Reply::Status(status)).expect("JSON"),
@@ -141,10 +202,15 @@ mod tests {
                 r#""cipher":"aes-256-gcm","inner_address":"10.8.0.2","#,
                 r#""inner_address_v6":"fd00::2","gateway":"192.0.2.1:8443","interface":"cw0","#,
                 r#""rx_bytes":1,"tx_bytes":2,"since":1700000000,"rtt_ms":12.5,"error":null,"#,
-                r#""notice":null,"lost_at":null,"next_try":null}}"#,
+                r#""notice":null,"lost_at":null,"next_try":null,"protected":false,"#,
+                r#""lockdown":false,"portal_until":null,"allow_lan":false,"direct":[],"only":[]}}"#,
             )
         );
         assert_eq!(serde_json::to_string(&Request::Disconnect).expect("JSON"), r#""disconnect""#);
+        assert_eq!(
+            serde_json::to_string(&Request::Lockdown { on: true }).expect("JSON"),
+            r#"{"lockdown":{"on":true}}"#
+        );
         assert_eq!(serde_json::to_string(&Reply::Done).expect("JSON"), r#""done""#);
     }
 
@@ -154,19 +220,10 @@ mod tests {
         let reply: Reply = serde_json::from_str(more).expect("read");
         let expected = Status { state: State::Reconnecting, ..Status::default() };
         assert_eq!(reply, Reply::Status(expected));
-    }
-
-    #[test]
-    fn names_are_those_in_json() {
-        for state in [
-            State::Disconnected,
-            State::Connecting,
-            State::Connected,
-            State::Reconnecting,
-            State::Disconnecting,
-        ] {
-            let json = serde_json::to_string(&state).expect("JSON");
-            assert_eq!(json, format!("\"{}\"", state.name()));
-        }
+        let less = r#"{"error":{"message":"no"}}"#;
+        let reply: Reply = serde_json::from_str(less).expect("read");
+        assert_eq!(reply, Reply::Error { message: "no".into(), code: 0 });
+        let connect: Request = serde_json::from_str(r#"{"connect":{}}"#).expect("read");
+        assert_eq!(connect, Request::Connect(Connect::default()));
     }
 }

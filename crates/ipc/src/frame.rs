@@ -153,7 +153,7 @@ mod tests {
             value in any::<u8>(),
             message in "[ -~]{0,40}",
         ) {
-            let mut bytes = encode(&Reply::Error { message }).expect("encoded");
+            let mut bytes = encode(&Reply::Error { message, code: 1 }).expect("encoded");
             let position = position % bytes.len();
             bytes[position] = value;
             let _ = whole_len(&bytes);

@@ -5,14 +5,15 @@
 //! message is any serde type; see [`Connection`] for the form and the bounds.
 //!
 //! A peer can do no harm beyond its own connection: messages are at most [`MESSAGE_MAX`] bytes,
-//! must arrive whole within [`MESSAGE_TIME`] once begun, and peers that are not root are refused
-//! before a byte of theirs is read.
+//! must arrive whole within [`MESSAGE_TIME`] once begun, and peers that are neither root nor, where
+//! the listener has one, in its group are refused before a byte of theirs is read.
 
 mod connection;
 pub mod daemon;
 mod frame;
 mod listener;
 mod lock;
+mod peer;
 
 pub use connection::{ConnectError, Connection, ReceiveError, SendError};
 pub use frame::{EncodeError, MESSAGE_MAX, VERSION};

@@ -2,23 +2,25 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::connection::{Connection, peer_uid};
+use crate::connection::Connection;
 use crate::frame;
 use crate::lock::Lock;
+use crate::peer::{self, Peer};
 
 const ROOT: u32 = 0;
 
-/// Listens on a socket file of mode 0600. While it lives no second instance can listen there;
-/// dropping it removes the file.
+/// Listens on a socket file that only those can open who may talk to this process. While it lives
+/// no second instance can listen there; dropping it removes the file.
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,
     path: PathBuf,
+    allowed: Allowed,
     /// Dropped after the socket file is gone.
     _lock: Lock,
 }
@@ -51,24 +53,34 @@ pub struct AcceptError {
 }
 
 impl Listener {
-    /// Listens at `path`. Its directory is made if it is missing; a socket file that a dead
-    /// process left is replaced.
+    /// Listens at `path` for root (mode 0600). Its directory is made if it is missing; a socket
+    /// file that a dead process left is replaced.
     ///
     /// # Errors
     /// A live process listens there, or the file cannot be made.
     #[expect(clippy::unused_async, reason = "needs a runtime, and says so")]
     pub async fn bind(path: &Path) -> Result<Self, BindError> {
-        bind(path).map_err(|source| {
-            if source.kind() == io::ErrorKind::PermissionDenied {
-                BindError::NotPermitted(path.to_path_buf())
-            } else {
-                BindError::Io { path: path.to_path_buf(), source }
-            }
-        })?
+        bind(path, Allowed { group: None }).map_err(|source| bind_error(path, source))?
     }
 
-    /// The next peer that may talk to us: root, or the user this process itself runs as. Others
-    /// are told so and dropped.
+    /// As [`Listener::bind`], for members of the group of this name as well (mode 0660). Where there
+    /// is no such group, for root alone: see [`Listener::group`].
+    ///
+    /// # Errors
+    /// As [`Listener::bind`], or the groups of this host cannot be read.
+    #[expect(clippy::unused_async, reason = "needs a runtime, and says so")]
+    pub async fn bind_for_group(path: &Path, group: &str) -> Result<Self, BindError> {
+        let bound = peer::group_id(group).and_then(|group| bind(path, Allowed { group }));
+        bound.map_err(|source| bind_error(path, source))?
+    }
+
+    /// The id of the group whose members may connect, if there is one.
+    pub fn group(&self) -> Option<u32> {
+        self.allowed.group
+    }
+
+    /// The next peer that may talk to us: root, the user this process itself runs as, or a member of
+    /// the group. Others are told so and dropped.
     ///
     /// # Errors
     /// See [`AcceptError`]; wait a moment before trying again.
@@ -81,12 +93,19 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(failed(error)),
             };
-            let uid = peer_uid(&stream).map_err(failed)?;
-            if is_allowed(uid) {
-                return Ok(Connection::new(stream, uid));
+            let peer = match Peer::of(&stream) {
+                Ok(peer) => peer,
+                // it is gone already
+                Err(error) => {
+                    tracing::debug!(%error, "a local connection from nobody");
+                    continue;
+                }
+            };
+            if self.allowed.includes(&peer) {
+                return Ok(Connection::new(stream, peer.uid));
             }
-            tracing::warn!(uid, "refused a local connection: not root");
-            refuse(&stream);
+            tracing::warn!(uid = peer.uid, "refused a local connection: no permission");
+            refuse(&stream, self.allowed.whom());
         }
     }
 }
@@ -97,7 +116,39 @@ impl Drop for Listener {
     }
 }
 
-fn bind(path: &Path) -> io::Result<Result<Listener, BindError>> {
+/// Who may connect, besides root and our own user.
+#[derive(Debug, Clone, Copy)]
+struct Allowed {
+    group: Option<u32>,
+}
+
+impl Allowed {
+    fn includes(self, peer: &Peer) -> bool {
+        let by_user = peer.uid == ROOT || peer.uid == rustix::process::geteuid().as_raw();
+        by_user || self.group.is_some_and(|group| peer.groups.contains(&group))
+    }
+
+    /// For those who are not.
+    fn whom(self) -> &'static str {
+        match self.group {
+            None => "only root may do this: run it with sudo",
+            Some(_) => {
+                "only root and members of the socket's group may do this: run it with sudo, or let \
+                 root add you to that group"
+            }
+        }
+    }
+}
+
+fn bind_error(path: &Path, source: io::Error) -> BindError {
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        BindError::NotPermitted(path.to_path_buf())
+    } else {
+        BindError::Io { path: path.to_path_buf(), source }
+    }
+}
+
+fn bind(path: &Path, allowed: Allowed) -> io::Result<Result<Listener, BindError>> {
     if let Some(dir) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
     }
@@ -109,9 +160,14 @@ fn bind(path: &Path) -> io::Result<Result<Listener, BindError>> {
     let temporary = with_suffix(path, ".new");
     remove_if_there(&temporary)?;
     let listener = UnixListener::bind(&temporary)?;
+    let mode = if allowed.group.is_some() { 0o660 } else { 0o600 };
     fs::set_permissions(&temporary, Permissions::from_mode(0o600))?;
+    if allowed.group.is_some() {
+        chown(&temporary, None, allowed.group)?;
+    }
+    fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
     fs::rename(&temporary, path)?;
-    Ok(Ok(Listener { listener, path: path.to_path_buf(), _lock: lock }))
+    Ok(Ok(Listener { listener, path: path.to_path_buf(), allowed, _lock: lock }))
 }
 
 /// Only a socket is ever replaced.
@@ -137,13 +193,9 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn is_allowed(uid: u32) -> bool {
-    uid == ROOT || uid == rustix::process::geteuid().as_raw()
-}
-
 /// Short enough for the empty socket buffer; whoever does not read it learns nothing.
-fn refuse(stream: &UnixStream) {
-    if let Ok(bytes) = frame::encode_refusal("only root may do this: run it with sudo") {
+fn refuse(stream: &UnixStream, whom: &str) {
+    if let Ok(bytes) = frame::encode_refusal(whom) {
         let _ = stream.try_write(&bytes);
     }
 }
@@ -155,16 +207,23 @@ mod tests {
     use crate::daemon::Reply;
 
     #[test]
-    fn root_and_our_own_user_are_allowed() {
-        assert!(is_allowed(ROOT));
-        assert!(is_allowed(rustix::process::geteuid().as_raw()));
-        assert!(!is_allowed(rustix::process::geteuid().as_raw() + 1));
+    fn root_our_own_user_and_the_group_are_allowed() {
+        let own = rustix::process::geteuid().as_raw();
+        let peer = |uid, groups: &[u32]| Peer { uid, groups: groups.to_vec() };
+        let (root_only, group) = (Allowed { group: None }, Allowed { group: Some(7) });
+        for allowed in [root_only, group] {
+            assert!(allowed.includes(&peer(ROOT, &[])));
+            assert!(allowed.includes(&peer(own, &[])));
+            assert!(!allowed.includes(&peer(own + 1, &[0, 6, 8])));
+        }
+        assert!(group.includes(&peer(own + 1, &[6, 7])));
+        assert!(!root_only.includes(&peer(own + 1, &[6, 7])));
     }
 
     #[tokio::test]
     async fn a_refused_peer_is_told_why() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        refuse(&ours);
+        refuse(&ours, Allowed { group: None }.whom());
         drop(ours);
         let mut peer = Connection::new(theirs, ROOT);
         let error = peer.receive::<Reply>().await.expect_err("refused");

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cipherwall_ipc::daemon::{Reply, Request, State, Status};
+use cipherwall_ipc::daemon::fake::FakeDaemon;
+use cipherwall_ipc::daemon::{Connect, Reply, Request, State, Status};
 use cipherwall_ipc::{BindError, ConnectError, Connection, Listener, ReceiveError, SendError};
 use tempfile::TempDir;
 
@@ -49,6 +50,62 @@ async fn request_and_reply_pass_both_ways() {
 
     drop(front_end);
     assert_eq!(daemon.receive::<Request>().await.expect("closed"), None);
+}
+
+#[tokio::test]
+async fn members_of_a_group_that_is_there_may_open_the_socket() {
+    let (_dir, path) = place();
+    let listener = Listener::bind_for_group(&path, "no-such-group-here").await.expect("bound");
+    assert_eq!(listener.group(), None);
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600, "for root alone");
+    drop(listener);
+    if !rustix::process::geteuid().is_root() {
+        // nobody else can give a file to any group
+        return;
+    }
+    let listener = Listener::bind_for_group(&path, "daemon").await.expect("bound");
+    let group = listener.group().expect("every system has it");
+    assert_eq!(mode(&path), 0o660);
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&path).expect("there")),
+        group
+    );
+}
+
+#[tokio::test]
+async fn the_fake_daemon_goes_through_the_states_as_the_real_one() {
+    let (_dir, path) = place();
+    let daemon = FakeDaemon::start(&path).await.expect("started");
+    daemon.set_pace(Duration::from_millis(20));
+    let mut watch = Connection::connect(&path).await.expect("connected");
+    watch.send(&Request::Watch).await.expect("sent");
+    let mut front_end = Connection::connect(&path).await.expect("connected");
+    front_end.send(&Request::Connect(Connect::default())).await.expect("sent");
+    let mut seen = Vec::new();
+    while seen.last() != Some(&State::Connected) {
+        match watch.receive().await.expect("received") {
+            Some(Reply::Status(status)) => seen.push(status.state),
+            other => panic!("{other:?}"),
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen, [State::Disconnected, State::Connecting, State::Connected]);
+    let mut progress = Vec::new();
+    loop {
+        match front_end.receive().await.expect("received") {
+            Some(Reply::Status(status)) => progress.push(status.state),
+            Some(Reply::Done) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(progress.contains(&State::Connecting), "{progress:?}");
+    daemon.fail_next("no", 5);
+    front_end.send(&Request::Lockdown { on: true }).await.expect("sent");
+    let refused = Reply::Error { message: "no".into(), code: 5 };
+    assert_eq!(front_end.receive().await.expect("received"), Some(refused));
+    assert_eq!(daemon.requests().len(), 3);
+    assert_eq!(daemon.status().profile.as_deref(), Some("home"));
 }
 
 #[tokio::test]
