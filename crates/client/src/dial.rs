@@ -11,7 +11,7 @@ mod resume;
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -31,6 +31,7 @@ use cipherwall_proto::{
 };
 use cipherwall_transport::{
     hardware,
+    resolver::Resolver,
     socket::SocketFactory,
     tls::{Agreed, ClientConfig, Pin, TlsError, TlsStream},
     tunnel::{Link, Sender, Start},
@@ -113,6 +114,15 @@ pub(crate) enum DialError {
         /// The address.
         address: SocketAddr,
     },
+    /// There is a password, but it is not here.
+    #[error(
+        "the password of {user} is in the keyring of the person who logged in: connect as that \
+         person, or log in anew: sudo cipherwall login {user}"
+    )]
+    NoPassword {
+        /// The user.
+        user: String,
+    },
     /// The gateway said no.
     #[error(transparent)]
     Refused(Refused),
@@ -129,14 +139,25 @@ impl DialError {
             DialError::WrongPin { .. }
             | DialError::Tls { .. }
             | DialError::Opening { .. }
+            | DialError::NoPassword { .. }
             | DialError::Refused(_) => exit::FAILED,
         }
     }
 
     /// Whether trying again makes no sense before somebody does something.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, DialError::Refused(refused)
-            if is_final(refused.code) || refused.code == RefusalCode::Version)
+        match self {
+            DialError::Refused(refused) => {
+                is_final(refused.code) || refused.code == RefusalCode::Version
+            }
+            DialError::NoPassword { .. } => true,
+            DialError::Resolve { .. }
+            | DialError::Unreachable { .. }
+            | DialError::WrongPin { .. }
+            | DialError::Tls { .. }
+            | DialError::Opening { .. }
+            | DialError::NoAnswer { .. } => false,
+        }
     }
 
     /// Whether the gateway may have done what it was asked for without our knowing.
@@ -148,6 +169,7 @@ impl DialError {
             | DialError::Resolve { .. }
             | DialError::Unreachable { .. }
             | DialError::WrongPin { .. }
+            | DialError::NoPassword { .. }
             | DialError::Refused(_) => false,
         }
     }
@@ -208,6 +230,8 @@ pub(crate) struct Dialer {
     early_data: bool,
     patience: Patience,
     report: Option<Report>,
+    /// Instead of the host's own.
+    resolver: Option<Resolver>,
 }
 
 impl Dialer {
@@ -232,6 +256,7 @@ impl Dialer {
             early_data: false,
             patience,
             report,
+            resolver: None,
         }
     }
 
@@ -243,6 +268,17 @@ impl Dialer {
     /// One that does not give up while nobody answers; what goes wrong meanwhile is reported.
     pub(crate) fn tireless(&self, report: Report) -> Self {
         Self { patience: Patience::Endless, report: Some(report), ..self.clone() }
+    }
+
+    /// Asks these DNS servers, by sockets like its own: the host's resolver cannot be used while
+    /// traffic outside of the tunnel is blocked.
+    pub(crate) fn with_resolvers(&self, servers: Vec<SocketAddr>) -> Self {
+        Self { resolver: Some(Resolver::new(self.factory, servers)), ..self.clone() }
+    }
+
+    /// Whether names have to be asked for to know all addresses.
+    pub(crate) fn has_names(&self) -> bool {
+        self.profile.endpoints.iter().any(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
     }
 
     /// Whose gateway it dials.
@@ -263,6 +299,7 @@ impl Dialer {
             early_data: false,
             patience: Patience::Once,
             report: None,
+            resolver: None,
         }
     }
 
@@ -272,7 +309,7 @@ impl Dialer {
         let mut found = Vec::new();
         let mut failed = None;
         for endpoint in &self.profile.endpoints {
-            match lookup(endpoint).await {
+            match self.lookup(endpoint).await {
                 Ok(addresses) => found.extend(addresses.map(|a| (endpoint.clone(), a))),
                 Err(cause) => {
                     let host = endpoint.host.clone();
@@ -287,6 +324,25 @@ impl Dialer {
             Some(error) if found.is_empty() => Err(error),
             Some(_) | None => Ok(found),
         }
+    }
+
+    async fn lookup(
+        &self,
+        endpoint: &Endpoint,
+    ) -> io::Result<impl Iterator<Item = SocketAddr> + use<>> {
+        let (host, port) = (endpoint.host.as_str(), endpoint.port);
+        let found: Vec<SocketAddr> = match (host.parse::<IpAddr>(), &self.resolver) {
+            (Ok(address), _) => vec![SocketAddr::new(address, port)],
+            (Err(_), Some(resolver)) => {
+                let found = resolver.addresses(host).await.map_err(io::Error::other)?;
+                found.into_iter().map(|address| SocketAddr::new(address, port)).collect()
+            }
+            (Err(_), None) => timeout(RESOLVE_TIME, tokio::net::lookup_host((host, port)))
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+                .collect(),
+        };
+        Ok(found.into_iter())
     }
 
     /// The same addresses in the order to be tried after one of them has worked, which comes first.
@@ -329,6 +385,9 @@ impl Dialer {
         let profile = &self.profile;
         let credential = match &profile.prehash {
             Some(prehash) => Credential::Password { user: &profile.user, prehash },
+            None if profile.keyring => {
+                return Err(DialError::NoPassword { user: profile.user.clone() });
+            }
             None => Credential::Invitation { secret: &profile.enrol_secret },
         };
         self.log_in(addresses, &credential).await
@@ -444,6 +503,11 @@ async fn read_answer(
     }
 }
 
+/// The name that is shown in the TLS hello now, unless it is the host's.
+pub(crate) fn shown_name(profile: &Profile) -> Option<&str> {
+    hello_name(&profile.sni, now_s()).map(String::as_str)
+}
+
 /// The name to show in the TLS hello in place of the host (A16): each for a week, since a name that
 /// changes with every connection would stand out.
 fn hello_name(names: &[String], now_s: u64) -> Option<&String> {
@@ -463,14 +527,6 @@ struct Connected {
     agreed: Agreed,
     address: SocketAddr,
     pins: [Pin; 2],
-}
-
-async fn lookup(endpoint: &Endpoint) -> io::Result<impl Iterator<Item = SocketAddr>> {
-    let host = (endpoint.host.as_str(), endpoint.port);
-    timeout(RESOLVE_TIME, tokio::net::lookup_host(host))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-        .map(|addresses| addresses.collect::<Vec<_>>().into_iter())
 }
 
 /// The tunnel begins.

@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, FileError};
 use crate::secret::Secret;
 
+mod editing;
 mod pending;
 mod session;
 
+pub(crate) use editing::{address, change, in_use, login, remove, shown};
 pub(crate) use pending::Pending;
 pub(crate) use session::Session;
 
@@ -46,6 +48,9 @@ pub(crate) struct Profile {
     /// The password's pre-hash, after `login`.
     #[serde(default)]
     pub(crate) prehash: Option<Secret<32>>,
+    /// Whether that is in the keyring of the person who logged in, and so not here on disk (A31).
+    #[serde(default)]
+    pub(crate) keyring: bool,
     /// Addresses that worked, best first, for when names cannot be resolved.
     #[serde(default)]
     pub(crate) last_good_addresses: Vec<SocketAddr>,
@@ -102,6 +107,7 @@ impl Profile {
             sni: invitation.sni,
             device_seed: Secret::random()?,
             prehash: None,
+            keyring: false,
             last_good_addresses: Vec::new(),
         })
     }

@@ -2,13 +2,17 @@
 //! of `connect` override it.
 
 use std::fs::DirBuilder;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use cipherwall_cli::Failure;
+use cipherwall_ipc::daemon;
 use cipherwall_proto::cipher::{CipherId, DatagramCipher};
 use cipherwall_transport::hardware;
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::files::{self, FileError};
 
@@ -32,6 +36,28 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u16>,
     /// Whether a hint of the session is sent as TLS early data, to gateways that take it.
     pub(crate) early_data: bool,
+    /// Networks that are reached directly, outside of the tunnel.
+    #[serde(deserialize_with = "networks")]
+    pub(crate) direct: Vec<IpNet>,
+    /// If any, the only networks that go through the tunnel.
+    #[serde(deserialize_with = "networks")]
+    pub(crate) only: Vec<IpNet>,
+}
+
+/// Networks; an address stands for itself alone.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| network(text).map_err(de::Error::custom)).collect()
+}
+
+/// A network, as `192.0.2.0/24`, or an address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    match parsed {
+        Ok(network) if network == network.trunc() => Ok(network),
+        Ok(network) => Err(format!("{text} is no network; did you mean {}?", network.trunc())),
+        Err(_) => Err(format!("{text:?} is no network; write for example 192.0.2.0/24")),
+    }
 }
 
 /// A cipher, or the best one for both ends.
@@ -66,6 +92,11 @@ pub(crate) enum TransportChoice {
     Tls,
     /// Datagrams over UDP, where they get through; until then, and if not, over TCP.
     Udp,
+}
+
+/// As it is called on the command line and in the file.
+pub(crate) fn name(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 impl CipherChoice {
@@ -107,7 +138,39 @@ impl Default for Settings {
             transport: TransportChoice::Auto,
             mtu: None,
             early_data: false,
+            direct: Vec::new(),
+            only: Vec::new(),
         }
+    }
+}
+
+impl From<&Settings> for daemon::Settings {
+    fn from(settings: &Settings) -> Self {
+        let networks = |all: &[IpNet]| all.iter().map(ToString::to_string).collect();
+        Self {
+            default_profile: settings.default_profile.clone(),
+            allow_lan: settings.allow_lan,
+            cipher: name(settings.cipher),
+            transport: name(settings.transport),
+            mtu: settings.mtu,
+            early_data: settings.early_data,
+            direct: networks(&settings.direct),
+            only: networks(&settings.only),
+        }
+    }
+}
+
+impl TryFrom<&daemon::Settings> for Settings {
+    type Error = anyhow::Error;
+
+    /// # Errors
+    /// A value makes no sense; the error names its key (wrong usage).
+    fn try_from(settings: &daemon::Settings) -> Result<Self, Self::Error> {
+        let json = serde_json::to_value(settings)?;
+        let settings: Self = serde_path_to_error::deserialize(json)
+            .map_err(|error| Failure::usage(format!("{}: {}", error.path(), error.inner())))?;
+        settings.check().map_err(Failure::usage)?;
+        Ok(settings)
     }
 }
 
@@ -118,14 +181,25 @@ impl Settings {
     /// It cannot be read, or holds an unknown key or a wrong value: the error says where.
     pub(crate) fn load(config_path: &Path) -> Result<Self, FileError> {
         let settings: Self = files::read_json(config_path)?.unwrap_or_default();
-        if let Some(mtu) = settings.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
+        if let Err(wrong) = settings.check() {
             return Err(FileError::Content {
                 path: config_path.to_path_buf(),
-                line: line_of_key(config_path, "mtu"),
-                detail: format!("mtu: {mtu} is not within {MTU_MIN} to {MTU_MAX}; correct it"),
+                line: line_of_key(config_path, wrong.split(':').next().unwrap_or_default()),
+                detail: format!("{wrong}; correct it"),
             });
         }
         Ok(settings)
+    }
+
+    /// What the types do not say; an error begins with the key.
+    fn check(&self) -> Result<(), String> {
+        if let Some(mtu) = self.mtu.filter(|mtu| !(MTU_MIN..=MTU_MAX).contains(mtu)) {
+            return Err(format!("mtu: {mtu} is not within {MTU_MIN} to {MTU_MAX}"));
+        }
+        if !self.direct.is_empty() && !self.only.is_empty() {
+            return Err("only: cannot be used together with direct".to_owned());
+        }
+        Ok(())
     }
 
     /// Writes `client.json`; its directory is made if it is missing.
@@ -178,6 +252,8 @@ mod tests {
             transport: TransportChoice::Tls,
             mtu: Some(1400),
             early_data: true,
+            direct: vec!["192.0.2.0/24".parse().expect("a network")],
+            only: Vec::new(),
         };
         settings.save(&path).expect("saved");
         assert_eq!(Settings::load(&path).expect("loaded"), settings);
@@ -192,6 +268,30 @@ mod tests {
         let error = load("{\n \"cipher\": \"rot13\"\n}").expect_err("unknown").to_string();
         assert!(error.contains("line 2: cipher: unknown variant `rot13`"), "{error}");
         assert!(error.contains("aes-256-gcm"), "{error}");
+    }
+
+    #[test]
+    fn networks_are_checked_and_an_address_is_one() {
+        let good = load(r#"{"direct": ["192.0.2.0/24", "2001:db8::1"]}"#).expect("good");
+        let direct: Vec<_> = good.direct.iter().map(ToString::to_string).collect();
+        assert_eq!(direct, ["192.0.2.0/24", "2001:db8::1/128"]);
+        let host_bits = load(r#"{"only": ["192.0.2.1/24"]}"#).expect_err("host bits").to_string();
+        assert!(host_bits.contains("did you mean 192.0.2.0/24"), "{host_bits}");
+        let both = load("{\n\"direct\": [\"10.0.0.0/8\"],\n\"only\": [\"10.0.0.0/8\"]}");
+        let both = both.expect_err("both").to_string();
+        assert!(both.contains("line 3: only: cannot be used together"), "{both}");
+    }
+
+    #[test]
+    fn front_ends_see_and_set_the_same_settings() {
+        let settings = load(r#"{"cipher": "aes-256-gcm", "only": ["10.0.0.0/8"]}"#).expect("good");
+        let mut shown = daemon::Settings::from(&settings);
+        assert_eq!((shown.cipher.as_str(), shown.transport.as_str()), ("aes-256-gcm", "auto"));
+        assert_eq!(Settings::try_from(&shown).expect("the same"), settings);
+        assert_eq!(daemon::Settings::from(&Settings::default()), daemon::Settings::default());
+        shown.cipher = "rot13".into();
+        let error = Settings::try_from(&shown).expect_err("unknown").to_string();
+        assert!(error.starts_with("cipher: ") && error.contains("aes-256-gcm"), "{error}");
     }
 
     #[test]

@@ -12,20 +12,16 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use cipherwall_cli::{Failure, exit};
-use cipherwall_ipc::{Listener, daemon::State};
+use cipherwall_ipc::daemon::State;
 use cipherwall_netcfg::{
-    ClientNetwork, Error as HostError, Host, MARK_DEFAULT, TABLE_DEFAULT, Wanted, default_routes,
+    ClientNetwork, Error as HostError, MARK_DEFAULT, Protocol, TABLE_DEFAULT, default_routes,
 };
 use cipherwall_proto::datagram::static_mode::{self, Policy, Role, StaticKey};
 use cipherwall_static_mode::{Live as Traffic, Network, Running, StateFile, Tunnel};
-use cipherwall_transport::socket::SocketFactory;
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{interval, sleep, timeout},
-};
+use cipherwall_transport::{resolver::Resolver, socket::SocketFactory};
+use tokio::time::{interval, sleep};
 
-use crate::engine::{Asked, Live, host_error, open_tun_named, serve_front_ends};
+use crate::engine::{Exceptions, Live, Service, host_error, open_tun_named, opening, warn};
 
 /// The port of CipherWall datagrams (B1).
 const PORT: u16 = 1194;
@@ -35,7 +31,6 @@ const MTU_V4: u16 = 1_420;
 /// The same over IPv6, whose header is 20 bytes longer.
 const MTU_V6: u16 = 1_400;
 
-const RESOLVE_TIME: Duration = Duration::from_secs(10);
 /// If nothing has come back for so long, something is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often front ends get new figures.
@@ -49,7 +44,7 @@ pub(crate) struct Options {
     /// The key that both ends have.
     pub(crate) key: StaticKey,
     /// Where the gateway is.
-    pub(crate) server: SocketAddr,
+    pub(crate) server: Server,
     /// The inside network.
     pub(crate) net: Network,
     /// The name of the TUN device.
@@ -66,18 +61,22 @@ pub(crate) struct Options {
     pub(crate) state_file: StateFile,
 }
 
-/// The address of `HOST[:PORT]`. IPv4 comes first, on which gateways listen by default.
-///
-/// # Errors
-/// It is no host and port, or the name cannot be resolved.
-pub(crate) async fn resolve(server: &str) -> anyhow::Result<SocketAddr> {
-    let (host, port) = split_port(server)?;
-    let found = timeout(RESOLVE_TIME, tokio::net::lookup_host((host, port))).await;
-    let addresses = found.unwrap_or_else(|elapsed| Err(elapsed.into())).with_context(|| {
-        format!("cannot find the gateway {host}; check the name and this computer's network")
-    })?;
-    let address = addresses.min_by_key(SocketAddr::is_ipv6);
-    address.with_context(|| format!("the gateway's name {host} has no address; check it"))
+/// The gateway's name or address, and its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    host: String,
+    port: u16,
+}
+
+impl Server {
+    /// From `HOST[:PORT]`.
+    ///
+    /// # Errors
+    /// It is no host and port (wrong usage).
+    pub(crate) fn parse(server: &str) -> anyhow::Result<Server> {
+        let (host, port) = split_port(server)?;
+        Ok(Server { host: host.to_owned(), port })
+    }
 }
 
 fn split_port(server: &str) -> anyhow::Result<(&str, u16)> {
@@ -99,58 +98,43 @@ fn split_port(server: &str) -> anyhow::Result<(&str, u16)> {
     }
 }
 
-/// Runs until `stop` resolves or a front end asks to disconnect. Then nothing is left of the tunnel
-/// on this host, whose settings were recovered before.
+/// Runs until somebody wants an end of it. Then no routes and no DNS settings of it are left on this
+/// host; the packet policy is the caller's.
 ///
 /// # Errors
 /// It cannot start, the TUN device is gone, or the host cannot be put back as it was.
-pub(crate) async fn run(
-    options: Options,
-    mut host: Host,
-    listener: Listener,
-    stop: impl Future<Output = ()> + Send,
-) -> anyhow::Result<()> {
-    let live = Live::of_static_mode();
-    let (disconnect, disconnects) = mpsc::channel(1);
-    let mut front_ends = JoinSet::new();
-    let accept = front_ends.spawn(serve_front_ends(listener, live.clone(), disconnect));
-
+pub(crate) async fn run(options: Options, service: &mut Service) -> anyhow::Result<()> {
+    let live = service.live.clone();
     live.enter(State::Connecting);
-    let (ended, asked) = match start(&options, &mut host, &live).await {
-        Ok(running) => serve(running, &options, &live, stop, disconnects).await,
-        Err(error) => (Err(error), None),
+    let ended = match start(&options, service).await {
+        Ok((running, server)) => serve(running, server, &options, service).await,
+        Err(error) => Err(error),
     };
     live.enter(State::Disconnecting);
-    let undone = host.reset().await.map_err(host_error);
-    let ended = match (ended, undone) {
+    let undone = service.protection.take_back().await;
+    match (ended, undone) {
         (Err(error), undone) => {
             if let Err(also) = undone {
                 tracing::error!("{also:#}");
             }
             Err(error)
         }
-        (Ok(()), undone) => undone.map(|report| {
-            report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        }),
-    };
-    // the next instance can start before whoever asked to disconnect is told
-    accept.abort();
-    while front_ends.join_next().await.is_some() {}
-    if let Some(asked) = asked {
-        asked.answer(&ended).await;
+        (Ok(()), undone) => undone.map(|report| warn(&report)),
     }
-    ended
 }
 
 /// Sets the host up and lets packets flow.
-async fn start(options: &Options, host: &mut Host, live: &Live) -> anyhow::Result<Running> {
+async fn start(options: &Options, service: &mut Service) -> anyhow::Result<(Running, SocketAddr)> {
     let state_file = options.state_file.clone();
     let stored = state_file.load()?;
-    let socket = SocketFactory { mark: Some(MARK_DEFAULT) }
-        .udp_for(options.server)
-        .with_context(|| format!("a socket for {}", options.server))?;
+    let sockets = SocketFactory { mark: Some(MARK_DEFAULT) };
+    let exceptions = Exceptions { allow_lan: options.allow_lan, ..Exceptions::default() };
+    service.protection.close(exceptions).await?;
+    service.show();
+    let server = resolve(&options.server, sockets, service).await?;
+    let socket = sockets.udp_for(server).with_context(|| format!("a socket for {server}"))?;
     let tun = Arc::new(open_tun_named(&options.tun)?);
-    let mtu = options.mtu.unwrap_or(if options.server.is_ipv6() { MTU_V6 } else { MTU_V4 });
+    let mtu = options.mtu.unwrap_or(if server.is_ipv6() { MTU_V6 } else { MTU_V4 });
     let wanted = ClientNetwork {
         interface: tun.name().to_owned(),
         addresses: vec![options.net.client().into()],
@@ -159,65 +143,102 @@ async fn start(options: &Options, host: &mut Host, live: &Live) -> anyhow::Resul
         table: TABLE_DEFAULT,
         routes: default_routes(),
         allow_lan: options.allow_lan,
+        direct: Vec::new(),
+        keep: Vec::new(),
         dns: options.dns.clone(),
     };
-    let report = host.apply(&Wanted::Client(wanted)).await.map_err(network_error)?;
-    report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    service.protection.apply(wanted).await.map_err(network_error)?;
+    let name = tun.name().to_owned();
+    let opened = service.protection.flow(|flow| {
+        flow.gateways = vec![opening(server, Protocol::Udp)];
+        flow.tunnel = Some(name);
+    });
+    opened.await?;
 
     let inside = options.net.inside();
     let (sealer, opener) =
         static_mode::start(&options.key, Role::Client, inside, options.replay, stored, unix_ms())?;
-    live.up(tun.name(), options.server, TRANSPORT, CIPHER, inside.client.into());
+    service.live.up(tun.name(), server, TRANSPORT, CIPHER, inside.client.into());
     let tunnel = Tunnel {
         tun,
         socket,
         role: Role::Client,
         inside,
         mtu: mtu.into(),
-        peer: Some(options.server),
+        peer: Some(server),
         sealer,
         opener,
         state_file,
     };
-    Ok(tunnel.start()?)
+    Ok((tunnel.start()?, server))
 }
 
-/// Until the device fails or somebody wants it to end, who may wait for that.
+/// The gateway's address. IPv4 comes first, on which gateways listen by default.
+async fn resolve(
+    Server { host, port }: &Server,
+    sockets: SocketFactory,
+    service: &mut Service,
+) -> anyhow::Result<SocketAddr> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, *port));
+    }
+    service.protection.flow(|flow| flow.resolvers = true).await?;
+    let resolver = Resolver::new(sockets, service.protection.outside_resolvers());
+    let found = resolver.addresses(host).await;
+    service.protection.flow(|flow| flow.resolvers = false).await?;
+    let addresses = found.with_context(|| {
+        format!("cannot find the gateway {host}; check the name and this computer's network")
+    })?;
+    let address = addresses.into_iter().min_by_key(IpAddr::is_ipv6);
+    let address = address.map(|address| SocketAddr::new(address, *port));
+    address.with_context(|| format!("the gateway's name {host} has no address; check it"))
+}
+
+/// Until the device fails or somebody wants it to end.
 async fn serve(
     mut running: Running,
+    server: SocketAddr,
     options: &Options,
-    live: &Live,
-    stop: impl Future<Output = ()> + Send,
-    mut disconnects: mpsc::Receiver<Asked>,
-) -> (anyhow::Result<()>, Option<Asked>) {
+    service: &mut Service,
+) -> anyhow::Result<()> {
     let traffic = running.live();
+    let live = service.live.clone();
     let watch = async {
         tokio::select! {
-            error = announce(&traffic, options, live) => error,
-            never = measure(&traffic, live) => match never {},
+            error = announce(&traffic, server, options, &live) => error,
+            never = measure(&traffic, &live) => match never {},
         }
     };
-    let ended = tokio::select! {
-        error = running.failed() => {
-            let why = "the tunnel's network device is gone; did another program remove it?";
-            (Err(anyhow::Error::from(error).context(why)), None)
+    let mut watch = std::pin::pin!(watch);
+    let ended = loop {
+        tokio::select! {
+            error = running.failed() => {
+                let why = "the tunnel's network device is gone; did another program remove it?";
+                break Err(anyhow::Error::from(error).context(why));
+            }
+            error = &mut watch => break Err(error),
+            wish = service.wish() => if service.heed(wish).await.is_some() {
+                break Ok(());
+            }
         }
-        error = watch => (Err(error), None),
-        Some(asked) = disconnects.recv() => (Ok(()), Some(asked)),
-        () = stop => (Ok(()), None),
     };
     running.stop().await;
     ended
 }
 
 /// The line that scripts wait for, once something has come back. Gives an error if nobody reads it.
-async fn announce(traffic: &Traffic, options: &Options, live: &Live) -> anyhow::Error {
+async fn announce(
+    traffic: &Traffic,
+    server: SocketAddr,
+    options: &Options,
+    live: &Live,
+) -> anyhow::Error {
     let peer = tokio::select! {
         peer = traffic.heard() => peer,
-        never = complain(options.server) => match never {},
+        never = complain(server) => match never {},
     };
     live.enter(State::Connected);
-    let (inner, peer) = (options.net.inside().client, peer.unwrap_or(options.server));
+    let (inner, peer) = (options.net.inside().client, peer.unwrap_or(server));
     let line = format_args!("connected: {inner} through {peer} ({TRANSPORT}, {CIPHER})");
     match cipherwall_cli::print(line) {
         Ok(()) => std::future::pending().await,

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use cipherwall_ipc::Listener;
-use cipherwall_ipc::daemon::{Reply, Request, State, Status, socket_path};
+use cipherwall_ipc::daemon::fake::FakeDaemon;
+use cipherwall_ipc::daemon::{Request, State, Status, socket_path};
 use cipherwall_proto::invitation::{Endpoint, Invitation, Transport};
 use tempfile::TempDir;
 
@@ -336,35 +336,16 @@ fn an_unwritable_log_file_is_an_error_at_once() {
     lab.run(&["status", "--log-file", "/proc/nowhere/log"]).fails(1, &["/proc/nowhere/log"]);
 }
 
-/// Serves the requests given, one a connection, as the process that keeps the tunnel up.
-async fn serve(listener: Listener, replies: Vec<(Request, Reply)>) {
-    for (request, reply) in replies {
-        let mut connection = listener.accept().await.expect("accepted");
-        assert_eq!(connection.receive().await.expect("received"), Some(request));
-        connection.send(&reply).await.expect("sent");
-        assert_eq!(connection.receive::<Request>().await.expect("closed"), None);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_process_is_asked() {
     let lab = Lab::new();
-    let listener = Listener::bind(&socket_path(lab.dir.path())).await.expect("bound");
-    let connected = Reply::Status(Status {
+    let daemon = FakeDaemon::start(&socket_path(lab.dir.path())).await.expect("bound");
+    daemon.set_status(Status {
         state: State::Connected,
         profile: Some("home".into()),
         inner_address: Some([10, 8, 0, 2].into()),
         ..Status::default()
     });
-    let replies = vec![
-        (Request::Status, connected.clone()),
-        (Request::Status, connected.clone()),
-        (Request::Status, connected.clone()),
-        (Request::Status, connected),
-        (Request::Disconnect, Reply::Error { message: "the resolver file is locked".into() }),
-        (Request::Disconnect, Reply::Done),
-    ];
-    let server = tokio::spawn(serve(listener, replies));
     let client = tokio::task::spawn_blocking(move || {
         assert!(lab.run(&["status"]).succeeds().contains("Inside:     10.8.0.2\n"));
         let json: serde_json::Value =
@@ -375,15 +356,47 @@ async fn a_running_process_is_asked() {
         assert!(json["rtt_ms"].is_null());
         let again = lab.run(&["connect", "--foreground"]);
         again.fails(1, &["already connected with home", "cipherwall disconnect"]);
-        put_profile(&lab, "home");
         let remove = lab.run(&["profile", "remove", "home", "--yes"]);
         remove.fails(1, &["in use", "cipherwall disconnect"]);
+        assert!(lab.run(&["profile", "list"]).succeeds().contains("home     alice"));
+        lab.run(&["settings", "set", "mtu=1400", "allow_lan=false"]).succeeds();
+        assert!(lab.run(&["settings", "show"]).succeeds().contains("mtu              1400\n"));
+        assert!(lab.run(&["logs"]).succeeds().contains("the fake daemon has started"));
+        daemon.fail_next("the resolver file is locked", 1);
         lab.run(&["disconnect"]).fails(1, &["the resolver file is locked"]);
         assert_eq!(lab.run(&["disconnect"]).succeeds(), "disconnected\n");
+        daemon.fail_next("the gateway rejected the log-in", 5);
+        lab.run(&["connect"]).fails(5, &["rejected"]);
+        assert!(lab.run(&["connect", "home"]).succeeds().starts_with("connected: "));
+        let connects = daemon.requests().into_iter().filter_map(|request| {
+            if let Request::Connect(connect) = request { Some(connect.profile) } else { None }
+        });
+        assert_eq!(connects.collect::<Vec<_>>(), [None, Some("home".to_owned())]);
+        drop(daemon);
         lab.run(&["disconnect"]).fails(4, &[]);
     });
     client.await.expect("the client's part");
-    server.await.expect("the server's part");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lockdown_and_a_portal_are_asked_for_and_shown() {
+    let lab = Lab::new();
+    let daemon = FakeDaemon::start(&socket_path(lab.dir.path())).await.expect("bound");
+    let client = tokio::task::spawn_blocking(move || {
+        assert_eq!(lab.run(&["lockdown", "status"]).succeeds(), "lockdown is off\n");
+        assert!(lab.run(&["lockdown", "on"]).succeeds().contains("cipherwall lockdown off"));
+        assert_eq!(lab.run(&["lockdown", "status", "--json"]).succeeds(), "{\"on\":true}\n");
+        let status = lab.run(&["status"]);
+        assert!(status.succeeds().contains("State:      blocked\n"), "{}", status.out);
+        assert!(status.out.contains("blocked always (lockdown)"), "{}", status.out);
+        lab.run(&["portal"]).succeeds();
+        assert!(lab.run(&["disconnect"]).succeeds().contains("lockdown is on and stays on"));
+        lab.run(&["lockdown", "off"]).succeeds();
+        let asked = [Request::Lockdown { on: true }, Request::Portal { open: true }];
+        assert!(asked.iter().all(|request| daemon.requests().contains(request)));
+        drop(daemon);
+    });
+    client.await.expect("the client's part");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,9 +8,9 @@ use cipherwall_proto::datagram::static_mode::{Policy, Role};
 use cipherwall_static_mode::{Network, StateFile, load_key_file};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::connect::{recovered_host, refuse_if_running, stop_signal};
+use super::connect::refuse_if_running;
 use super::failure::coded;
-use super::{Place, running};
+use super::{Place, process};
 use crate::settings::Settings;
 use crate::static_mode;
 
@@ -70,7 +70,7 @@ pub(super) async fn run(options: Options, place: Place) -> anyhow::Result<()> {
     require_root("connecting")?;
     let settings = Settings::load(&place.paths.config_path).map_err(coded)?;
     let key = load_key_file(&options.key).map_err(coded)?;
-    let server = static_mode::resolve(&options.server).await?;
+    let server = static_mode::Server::parse(&options.server)?;
     let inside = options.net.inside();
     let dns = match (options.no_dns, options.dns) {
         (true, _) => Vec::new(),
@@ -79,26 +79,20 @@ pub(super) async fn run(options: Options, place: Place) -> anyhow::Result<()> {
     };
 
     let state_file = StateFile::open(&place.paths.state_dir, &key, Role::Client).map_err(coded)?;
-    let stop = stop_signal()?;
-    let listener = running::become_the_only_one(&place.paths).await?;
-    let host = recovered_host(&place).await?;
-    static_mode::run(
-        static_mode::Options {
-            key,
-            server,
-            net: options.net,
-            tun: options.tun,
-            dns,
-            mtu: options.mtu,
-            allow_lan: options.allow_lan || settings.allow_lan && !options.no_lan,
-            replay: options.replay,
-            state_file,
-        },
-        host,
-        listener,
-        stop,
-    )
-    .await
+    let mut process = process::start(&place, true).await?;
+    let options = static_mode::Options {
+        key,
+        server,
+        net: options.net,
+        tun: options.tun,
+        dns,
+        mtu: options.mtu,
+        allow_lan: options.allow_lan || settings.allow_lan && !options.no_lan,
+        replay: options.replay,
+        state_file,
+    };
+    let ended = static_mode::run(options, &mut process.service).await;
+    process.end(ended).await
 }
 
 fn policies() -> impl TypedValueParser<Value = Policy> {

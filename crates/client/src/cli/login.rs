@@ -3,12 +3,13 @@
 use std::io::{BufRead, IsTerminal, Read};
 
 use anyhow::Context;
-use cipherwall_cli::{Failure, exit, print};
+use cipherwall_cli::{Failure, exit, print, print_error};
 use cipherwall_proto::credential;
 use zeroize::Zeroizing;
 
 use super::Place;
 use super::failure::{WithCode, coded};
+use crate::keyring::{self, Account};
 use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::settings::Settings;
@@ -19,8 +20,9 @@ const PASSWORD_MAX: u64 = 4096;
 
 /// Log in with a password and keep that for the next connections
 ///
-/// What is kept is not the password but what the gateway wants to see instead of it. Ends with
-/// exit code 5 if the gateway rejects name or password.
+/// What is kept is not the password but what the gateway wants to see instead of it: in your keyring
+/// or, where there is none, with the profile, readable by root only. Ends with exit code 5 if the
+/// gateway rejects name or password.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// The user's name
@@ -49,14 +51,24 @@ pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
 
     let work = log_in(&profile, &user, &password);
     let (salt, prehash) = progress::tell_of_gateway("logging in at", &profile, work).await?;
+    let account = Account::of(&Profile { user: user.clone(), ..profile.clone() });
+    let in_keyring = account.store(&keyring::written(&prehash)).await;
     let keep = place.profiles.update(&profile.name, |profile| {
         profile.user.clone_from(&user);
         profile.salt = salt;
-        profile.prehash = Some(prehash);
+        profile.keyring = in_keyring.is_ok();
+        profile.prehash = in_keyring.is_err().then_some(prehash);
     });
     keep.map_err(coded)?;
     // this log-in has taken its place
     place.profiles.forget_session(&profile.name).map_err(coded)?;
+    match in_keyring {
+        Ok(()) => print_error("what stands for the password is in your keyring"),
+        Err(error) => print_error(format_args!(
+            "what stands for the password is with the profile, readable by root only: {:#}",
+            anyhow::Error::new(error)
+        )),
+    }
     print(format_args!("logged in as {user} with profile {}", profile.name))
 }
 

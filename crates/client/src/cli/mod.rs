@@ -1,28 +1,38 @@
 //! The command line: one file per command, options defined there; here is what all share.
 
 mod connect;
+mod daemon;
 mod disconnect;
+mod doctor;
 mod failure;
 mod fixed;
 mod generate;
 mod import;
 mod keygen;
+mod keyring;
+mod lockdown;
 mod login;
+mod logs;
+mod portal;
+mod process;
 mod profile;
 mod repair;
 mod running;
+mod settings;
 mod speedtest;
+mod ssh;
 mod status;
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use cipherwall_cli::{LogGuard, LogLevel, LogOptions, Paths};
+use cipherwall_cli::{LogGuard, LogLevel, LogOptions, Paths, RecentLog};
 use clap::{Parser, Subcommand};
 
 use crate::profile::Profiles;
 
 pub(crate) use failure::coded;
+pub(crate) use running::unknown_request;
 
 /// The CipherWall client
 #[derive(Debug, Parser)]
@@ -59,12 +69,22 @@ enum Command {
     Connect(connect::Options),
     Disconnect(disconnect::Options),
     Status(status::Options),
+    #[command(subcommand)]
+    Lockdown(lockdown::Command),
+    Portal(portal::Options),
+    Doctor(doctor::Options),
     Speedtest(speedtest::Options),
     Login(login::Options),
     #[command(subcommand)]
     Profile(profile::Command),
+    #[command(subcommand)]
+    Settings(settings::Command),
+    Logs(logs::Options),
+    Daemon(daemon::Options),
     Static(fixed::Options),
     Keygen(keygen::Options),
+    #[command(subcommand, hide = true)]
+    Keyring(keyring::Command),
     Repair(repair::Options),
     Completions(generate::CompletionOptions),
     #[command(hide = true)]
@@ -81,6 +101,8 @@ fn line(label: &str, value: &str) -> String {
 struct Place {
     paths: Paths,
     profiles: Profiles,
+    /// The last lines of this process's own log.
+    log: RecentLog,
 }
 
 impl Cli {
@@ -89,10 +111,11 @@ impl Cli {
     /// # Errors
     /// For `cipherwall_cli::finish`, which shows them and picks the exit code.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let _log = self.start_log()?;
+        let log = process::recent_log();
+        let _log = self.start_log(&log)?;
         let Common { state_dir, config, log: _ } = &self.common;
         let paths = Paths::client(state_dir.as_deref(), config.as_deref());
-        let place = Place { profiles: Profiles::new(&paths.state_dir), paths };
+        let place = Place { profiles: Profiles::new(&paths.state_dir), paths, log };
         // one thread: both directions together do not fill it before the network is full, and
         // waking a second one costs more than it brings
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -104,21 +127,29 @@ impl Cli {
             Command::Connect(options) => runtime.block_on(connect::run(options, place)),
             Command::Disconnect(options) => runtime.block_on(disconnect::run(options, &place)),
             Command::Status(options) => runtime.block_on(status::run(options, &place)),
+            Command::Lockdown(command) => runtime.block_on(lockdown::run(command, &place)),
+            Command::Portal(options) => runtime.block_on(portal::run(options, &place)),
+            Command::Settings(command) => runtime.block_on(settings::run(command, &place)),
+            Command::Logs(options) => runtime.block_on(logs::run(options, &place)),
+            Command::Daemon(options) => runtime.block_on(daemon::run(options, place)),
+            Command::Doctor(options) => runtime.block_on(doctor::run(options, &place)),
             Command::Speedtest(options) => runtime.block_on(speedtest::run(options, &place)),
             Command::Login(options) => runtime.block_on(login::run(options, &place)),
             Command::Profile(command) => runtime.block_on(profile::run(command, &place)),
             Command::Repair(options) => runtime.block_on(repair::run(options, &place)),
             Command::Static(options) => runtime.block_on(fixed::run(options, place)),
             Command::Keygen(options) => keygen::run(&options),
+            Command::Keyring(command) => runtime.block_on(keyring::run(command)),
             Command::Completions(options) => generate::completions(&options),
             Command::Man(options) => generate::man(&options),
         }
     }
 
-    fn start_log(&self) -> anyhow::Result<LogGuard> {
+    fn start_log(&self, recent: &RecentLog) -> anyhow::Result<LogGuard> {
         let stays = matches!(&self.command, Command::Connect(options) if options.foreground)
-            || matches!(self.command, Command::Static(_));
-        self.common.log.start(if stays { LogLevel::Info } else { LogLevel::Warn })
+            || matches!(self.command, Command::Static(_) | Command::Daemon(_));
+        let level = if stays { LogLevel::Info } else { LogLevel::Warn };
+        self.common.log.start_keeping(level, stays.then(|| recent.clone()))
     }
 }
 

@@ -4,13 +4,13 @@ use std::io::{IsTerminal, Write, stderr, stdin};
 
 use anyhow::Context;
 use cipherwall_cli::{Failure, human, print};
-use cipherwall_proto::invitation::Endpoint;
+use cipherwall_ipc::Connection;
+use cipherwall_ipc::daemon::{Endpoint, Profile, ProfileChange, Request};
 use rustls::pki_types::DnsName;
-use serde::Serialize;
 
 use super::failure::coded;
-use super::{Place, line, running};
-use crate::profile::{Profile, ProfileError};
+use super::{Place, keyring, line, running};
+use crate::profile::{self, ProfileError};
 use crate::settings::Settings;
 
 /// The gateways that this computer knows, one profile for each invitation
@@ -82,95 +82,158 @@ pub(super) struct Changes {
 }
 
 pub(super) async fn run(command: Command, place: &Place) -> anyhow::Result<()> {
-    let settings = Settings::load(&place.paths.config_path).map_err(coded)?;
+    let mut known = Known::find(place).await?;
     match command {
-        Command::List { json } => list(json, &settings, place),
-        Command::Show { profile, json } => show(profile.as_deref(), json, &settings, place),
-        Command::Set(changes) => set(changes, settings, place).await,
-        Command::Remove { profile, yes } => remove(&profile, yes, settings, place).await,
+        Command::List { json } => list(json, &known.all(place).await?),
+        Command::Show { profile, json } => {
+            let shown = known.one(profile.as_deref(), place).await?;
+            show(&shown, json)
+        }
+        Command::Set(changes) => known.change(changes.into(), place).await,
+        Command::Remove { profile, yes } => known.remove(&profile, yes, place).await,
     }
 }
 
-/// What a person may see of a profile.
-#[derive(Serialize)]
-struct Shown {
-    name: String,
-    default: bool,
-    user: String,
-    login: &'static str,
-    endpoints: Vec<Endpoint>,
-    sni: Vec<String>,
-    last_good_addresses: Vec<std::net::SocketAddr>,
+/// Where profiles are to be had: from the running process, so that members of its group can, or, if
+/// none runs, from the files.
+struct Known(Option<Connection>);
+
+impl Known {
+    async fn find(place: &Place) -> anyhow::Result<Known> {
+        Ok(Known(running::find(&place.paths).await?))
+    }
+
+    async fn all(&mut self, place: &Place) -> anyhow::Result<Vec<Profile>> {
+        let Some(connection) = &mut self.0 else {
+            let settings = Settings::load(&place.paths.config_path).map_err(coded)?;
+            return profile::shown(&place.profiles, &settings).map_err(coded);
+        };
+        running::profiles(connection).await
+    }
+
+    /// The one that is meant.
+    async fn one(&mut self, name: Option<&str>, place: &Place) -> anyhow::Result<Profile> {
+        let all = self.all(place).await?;
+        let known = all.iter().map(|profile| profile.name.clone()).collect();
+        let found = match (name, all.as_slice()) {
+            (Some(name), _) => all.iter().find(|profile| profile.name == name),
+            (None, [only]) => Some(only),
+            (None, _) => all.iter().find(|profile| profile.default),
+        };
+        match (found, name) {
+            (Some(Profile { error: Some(error), .. }), _) => {
+                Err(Failure::failed(error.clone()).into())
+            }
+            (Some(profile), _) => Ok(profile.clone()),
+            (None, Some(name)) => {
+                profile::check_name(name).map_err(coded)?;
+                Err(coded(ProfileError::Missing { name: name.to_owned(), known }))
+            }
+            (None, None) => Err(coded(ProfileError::NotNamed { known })),
+        }
+    }
+
+    async fn change(&mut self, change: ProfileChange, place: &Place) -> anyhow::Result<()> {
+        let name = change.name.clone().unwrap_or_else(|| change.profile.clone());
+        match &mut self.0 {
+            Some(connection) => {
+                let request = Request::ChangeProfile(change);
+                running::have_done(connection, &request, running::ANSWER_TIME).await?;
+            }
+            None => profile::change(change, &place.profiles, &place.paths.config_path)?,
+        }
+        print(format_args!("changed profile {name}"))
+    }
+
+    async fn remove(&mut self, name: &str, yes: bool, place: &Place) -> anyhow::Result<()> {
+        profile::check_name(name).map_err(coded)?;
+        let all = self.all(place).await?;
+        let Some(gone) = all.iter().find(|profile| profile.name == name) else {
+            let known = all.into_iter().map(|profile| profile.name).collect();
+            return Err(coded(ProfileError::Missing { name: name.to_owned(), known }));
+        };
+        if let Some(connection) = &mut self.0 {
+            // before anybody is asked
+            let status = running::status(connection).await?;
+            if status.profile.as_deref() == Some(name) {
+                return Err(profile::in_use(name));
+            }
+        }
+        if !yes && !confirmed(name)? {
+            return Err(Failure::failed("nothing was removed").into());
+        }
+        // the answer may have taken its time
+        self.0 = running::find(&place.paths).await?;
+        match &mut self.0 {
+            Some(connection) => {
+                let request = Request::RemoveProfile { name: name.to_owned() };
+                running::have_done(connection, &request, running::ANSWER_TIME).await?;
+            }
+            None => profile::remove(name, &place.profiles, &place.paths.config_path)?,
+        }
+        keyring::forget(gone, &all).await;
+        print(format_args!("removed profile {name}"))
+    }
 }
 
-impl Shown {
-    fn new(profile: Profile, settings: &Settings) -> Self {
+impl From<Changes> for ProfileChange {
+    fn from(changes: Changes) -> Self {
+        let changes_sni = changes.no_sni || !changes.sni.is_empty();
         Self {
-            default: settings.default_profile.as_ref() == Some(&profile.name),
-            login: if profile.prehash.is_some() { "password" } else { "invitation" },
-            name: profile.name,
-            user: profile.user,
-            endpoints: profile.endpoints,
-            sni: profile.sni,
-            last_good_addresses: profile.last_good_addresses,
+            profile: changes.profile,
+            name: changes.name,
+            default: changes.default,
+            sni: changes_sni.then_some(changes.sni),
+            prefer: changes.prefer,
         }
     }
 }
 
-/// In a list.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Listed {
-    Good(Shown),
-    Damaged { name: String, error: String },
-}
-
-fn list(json: bool, settings: &Settings, place: &Place) -> anyhow::Result<()> {
-    let listed = |name: String| match place.profiles.load(&name) {
-        Ok(profile) => Listed::Good(Shown::new(profile, settings)),
-        Err(error) => Listed::Damaged { name, error: error.to_string() },
-    };
-    let names = place.profiles.names().map_err(coded)?;
-    let profiles: Vec<_> = names.into_iter().map(listed).collect();
+fn list(json: bool, profiles: &[Profile]) -> anyhow::Result<()> {
     if json {
-        return print(serde_json::to_string(&profiles)?);
+        let listed: Vec<_> = profiles.iter().map(listed).collect();
+        return print(serde_json::to_string(&listed)?);
     }
-    let row = |profile: &Listed| match profile {
-        Listed::Good(profile) => [
+    let row = |profile: &Profile| match &profile.error {
+        None => [
             profile.name.clone(),
             profile.user.clone(),
             profile.endpoints.first().map(address).unwrap_or_default(),
             if profile.default { "default" } else { "" }.to_owned(),
         ],
-        Listed::Damaged { name, error } => {
-            [name.clone(), String::new(), String::new(), error.clone()]
-        }
+        Some(error) => [profile.name.clone(), String::new(), String::new(), error.clone()],
     };
     let rows: Vec<_> = profiles.iter().map(row).collect();
     print(human::table(["PROFILE", "USER", "GATEWAY", ""], &rows))
 }
 
-fn show(name: Option<&str>, json: bool, settings: &Settings, place: &Place) -> anyhow::Result<()> {
-    let profile = place.profiles.choose(name, settings.default_profile.as_deref());
-    let shown = Shown::new(profile.map_err(coded)?, settings);
-    if json {
-        return print(serde_json::to_string(&shown)?);
+/// Of one that cannot be read, nothing but its name and why.
+fn listed(profile: &Profile) -> serde_json::Value {
+    match &profile.error {
+        Some(error) => serde_json::json!({ "name": profile.name, "error": error }),
+        None => serde_json::json!(profile),
     }
-    print(describe(&shown))
+}
+
+fn show(profile: &Profile, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print(serde_json::to_string(profile)?);
+    }
+    print(describe(profile))
 }
 
 /// A few aligned lines.
-fn describe(shown: &Shown) -> String {
+fn describe(shown: &Profile) -> String {
     let default = if shown.default { " (default)" } else { "" };
     let mut lines = vec![
         line("Profile", &format!("{}{default}", shown.name)),
         line("User", &shown.user),
-        line("Log-in", shown.login),
+        line("Log-in", &shown.login),
     ];
     let endpoints = shown
         .endpoints
         .iter()
-        .map(|endpoint| format!("{} over {}", address(endpoint), endpoint.transport.name()));
+        .map(|endpoint| format!("{} over {}", address(endpoint), endpoint.transport));
     lines.extend(labelled("Gateway", endpoints));
     lines.extend(labelled("TLS name", shown.sni.iter().cloned()));
     let good = shown.last_good_addresses.iter().map(ToString::to_string);
@@ -185,50 +248,7 @@ fn labelled(label: &str, values: impl Iterator<Item = String>) -> impl Iterator<
 }
 
 fn address(endpoint: &Endpoint) -> String {
-    match endpoint.host.contains(':') {
-        true => format!("[{}]:{}", endpoint.host, endpoint.port),
-        false => format!("{}:{}", endpoint.host, endpoint.port),
-    }
-}
-
-async fn set(changes: Changes, mut settings: Settings, place: &Place) -> anyhow::Result<()> {
-    let old = changes.profile;
-    let profile = place.profiles.load(&old).map_err(coded)?;
-    let endpoints = match &changes.prefer {
-        Some(prefer) => preferring(profile.endpoints, prefer)?,
-        None => profile.endpoints,
-    };
-    let name = match changes.name {
-        Some(new) if new != old => {
-            refuse_if_in_use(&old, place).await?;
-            place.profiles.rename(&old, &new).map_err(coded)?;
-            new
-        }
-        Some(_) | None => old.clone(),
-    };
-    let keep = place.profiles.update(&name, |profile| {
-        profile.endpoints = endpoints;
-        if changes.no_sni || !changes.sni.is_empty() {
-            profile.sni = changes.sni;
-        }
-    });
-    keep.map_err(coded)?;
-    if changes.default || settings.default_profile.as_ref() == Some(&old) {
-        settings.default_profile = Some(name.clone());
-        settings.save(&place.paths.config_path).map_err(coded)?;
-    }
-    print(format_args!("changed profile {name}"))
-}
-
-/// The endpoints with the one that is meant in front.
-fn preferring(mut endpoints: Vec<Endpoint>, prefer: &str) -> anyhow::Result<Vec<Endpoint>> {
-    let Some(at) = endpoints.iter().position(|endpoint| address(endpoint) == prefer) else {
-        let known: Vec<_> = endpoints.iter().map(address).collect();
-        let known = known.join(", ");
-        return Err(Failure::usage(format!("{prefer:?} is not of this profile: {known}")).into());
-    };
-    endpoints[..=at].rotate_right(1);
-    Ok(endpoints)
+    profile::address(&endpoint.host, endpoint.port)
 }
 
 fn server_name(name: &str) -> Result<String, String> {
@@ -236,28 +256,6 @@ fn server_name(name: &str) -> Result<String, String> {
         Ok(_) => Ok(name.to_owned()),
         Err(_) => Err("no host name; write for example www.example.org".to_owned()),
     }
-}
-
-async fn remove(
-    name: &str,
-    yes: bool,
-    mut settings: Settings,
-    place: &Place,
-) -> anyhow::Result<()> {
-    if !place.profiles.exists(name).map_err(coded)? {
-        let known = place.profiles.names().map_err(coded)?;
-        return Err(coded(ProfileError::Missing { name: name.to_owned(), known }));
-    }
-    refuse_if_in_use(name, place).await?;
-    if !yes && !confirmed(name)? {
-        return Err(Failure::failed("nothing was removed").into());
-    }
-    place.profiles.remove(name).map_err(coded)?;
-    if settings.default_profile.as_deref() == Some(name) {
-        settings.default_profile = None;
-        settings.save(&place.paths.config_path).map_err(coded)?;
-    }
-    print(format_args!("removed profile {name}"))
 }
 
 fn confirmed(name: &str) -> anyhow::Result<bool> {
@@ -274,53 +272,24 @@ fn confirmed(name: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// The process that keeps the tunnel up needs the profile to come back after a loss.
-async fn refuse_if_in_use(name: &str, place: &Place) -> anyhow::Result<()> {
-    let Some(mut connection) = running::find(&place.paths).await? else { return Ok(()) };
-    let status = running::status(&mut connection).await?;
-    if status.profile.as_deref() != Some(name) {
-        return Ok(());
-    }
-    Err(Failure::failed(format!(
-        "profile {name} is in use: end that connection first with: cipherwall disconnect"
-    ))
-    .into())
-}
-
 #[cfg(test)]
 mod tests {
-    use cipherwall_proto::invitation::Transport;
-
     use super::*;
 
     fn endpoint(host: &str) -> Endpoint {
-        let pins = [[1; 32], [2; 32]];
-        Endpoint { host: host.into(), port: 8443, transport: Transport::Tls, pins }
-    }
-
-    #[test]
-    fn the_preferred_endpoint_comes_first_and_the_others_keep_their_order() {
-        let hosts = |prefer: &str| {
-            let all = ["a.example", "2001:db8::1", "c.example"].map(endpoint).to_vec();
-            let sorted = preferring(all, prefer).expect("known");
-            sorted.into_iter().map(|endpoint| endpoint.host).collect::<Vec<_>>()
-        };
-        assert_eq!(hosts("c.example:8443"), ["c.example", "a.example", "2001:db8::1"]);
-        assert_eq!(hosts("[2001:db8::1]:8443"), ["2001:db8::1", "a.example", "c.example"]);
-        let error = preferring(vec![endpoint("a.example")], "a.example:1").expect_err("unknown");
-        assert!(error.to_string().contains("a.example:8443"), "{error}");
+        Endpoint { host: host.into(), port: 8443, transport: "tls".into(), pins: Vec::new() }
     }
 
     #[test]
     fn the_lines_are_aligned() {
-        let shown = Shown {
+        let shown = Profile {
             name: "home".into(),
             default: true,
             user: "alice".into(),
-            login: "invitation",
+            login: "invitation".into(),
             endpoints: vec![endpoint("gw.example"), endpoint("2001:db8::1")],
             sni: vec!["www.example".into()],
-            last_good_addresses: Vec::new(),
+            ..Profile::default()
         };
         assert_eq!(
             describe(&shown),

@@ -85,7 +85,7 @@ struct Report {
 
 /// The running connection.
 async fn connected(place: &Place) -> anyhow::Result<Status> {
-    let connect = "connect first, with: sudo cipherwall connect --foreground";
+    let connect = "connect first, with: cipherwall connect";
     let Some(mut connection) = running::find(&place.paths).await? else {
         return Err(Failure::not_reachable(format!("not connected: {connect}")).into());
     };
@@ -95,7 +95,7 @@ async fn connected(place: &Place) -> anyhow::Result<Status> {
         State::Connecting | State::Reconnecting => {
             "try again when `cipherwall status` says connected"
         }
-        State::Disconnected | State::Disconnecting => connect,
+        State::Disconnected | State::Disconnecting | State::Blocked => connect,
     };
     let state = status.state.name();
     Err(Failure::not_reachable(format!("not connected, but {state}: {remedy}")).into())

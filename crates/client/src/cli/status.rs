@@ -1,11 +1,13 @@
 //! `cipherwall status`: how the connection is.
 
+use std::io::{IsTerminal, stdout};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cipherwall_cli::{Failure, human, print};
-use cipherwall_ipc::daemon::{State, Status};
+use cipherwall_ipc::daemon::{Reply, Request, State, Status};
 
 use super::{Place, line, running};
+use crate::engine::Lockdown;
 
 /// Show whether and how this computer is connected
 ///
@@ -18,6 +20,10 @@ pub(super) struct Options {
     /// is running
     #[arg(long)]
     json: bool,
+
+    /// Go on with each change, until it is interrupted or the process ends
+    #[arg(long, short)]
+    watch: bool,
 }
 
 pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
@@ -28,13 +34,47 @@ pub(super) async fn run(options: Options, place: &Place) -> anyhow::Result<()> {
         } else {
             line("State", state)
         })?;
-        return Err(Failure::not_reachable("no cipherwall process is running").into());
+        return Err(Failure::not_reachable(not_running(place)).into());
     };
-    let status = running::status(&mut connection).await?;
-    if options.json {
-        return print(serde_json::to_string(&status)?);
+    if options.watch {
+        let show = |reply| {
+            let Reply::Status(status) = reply else { return Err(running::misfit()) };
+            options.show_next(&status)
+        };
+        return running::follow(&mut connection, &Request::Watch, show).await;
     }
-    print(describe(&status, SystemTime::now()))
+    options.show(&running::status(&mut connection).await?)
+}
+
+/// A process that was killed leaves its journal, and traffic blocked.
+fn not_running(place: &Place) -> &'static str {
+    if Lockdown::load(&place.paths.state_dir).is_on() {
+        return "no cipherwall process is running; lockdown is on, so traffic is blocked";
+    }
+    if place.paths.state_dir.join("netcfg-policy.json").exists() {
+        return "no cipherwall process is running; one that was killed may have left traffic blocked: \
+                connect again, or open it with cipherwall repair";
+    }
+    "no cipherwall process is running"
+}
+
+impl Options {
+    fn show(&self, status: &Status) -> anyhow::Result<()> {
+        if self.json {
+            return print(serde_json::to_string(status)?);
+        }
+        print(describe(status, SystemTime::now()))
+    }
+
+    /// On a terminal, in the place of the one before; else behind it.
+    fn show_next(&self, status: &Status) -> anyhow::Result<()> {
+        if self.json {
+            return self.show(status);
+        }
+        let (before, behind) =
+            if stdout().is_terminal() { ("\x1b[H\x1b[J", "") } else { ("", "\n") };
+        print(format_args!("{before}{}{behind}", describe(status, SystemTime::now())))
+    }
 }
 
 /// A few aligned lines.
@@ -58,6 +98,7 @@ fn describe(status: &Status, now: SystemTime) -> String {
         add("Received", Some(human::bytes(status.rx_bytes)));
         add("Sent", Some(human::bytes(status.tx_bytes)));
     }
+    add("Outside", outside(status, now));
     add("Note", status.notice.clone());
     add("Round trip", status.rtt_ms.map(|rtt| format!("{rtt:.1} ms")));
     add("Reason", status.error.clone());
@@ -70,6 +111,33 @@ fn describe(status: &Status, now: SystemTime) -> String {
         add("Next try", Some(next.unwrap_or_else(|| "now".to_owned())));
     }
     lines.join("\n")
+}
+
+/// What may flow outside of the tunnel.
+fn outside(status: &Status, now: SystemTime) -> Option<String> {
+    if !status.protected {
+        return None;
+    }
+    let blocked = if status.lockdown { "blocked always (lockdown)" } else { "blocked" };
+    let mut but = Vec::new();
+    if status.allow_lan {
+        but.push("the local network".to_owned());
+    }
+    if !status.direct.is_empty() {
+        but.push(status.direct.join(", "));
+    }
+    if !status.only.is_empty() {
+        but.push(format!("everything except {}", status.only.join(", ")));
+    }
+    let until = status.portal_until.and_then(|at| UNIX_EPOCH.checked_add(Duration::from_secs(at)));
+    if let Some(left) = until.and_then(|until| until.duration_since(now).ok()) {
+        let left = human::duration(left);
+        but.push(format!("names and web pages for another {left} (cipherwall portal)"));
+    }
+    Some(match but.is_empty() {
+        true => blocked.to_owned(),
+        false => format!("{blocked}, but for {}", but.join(", and ")),
+    })
 }
 
 fn state(status: &Status, now: SystemTime) -> String {
@@ -134,5 +202,26 @@ mod tests {
         );
         let trying = Status { next_try: None, lost_at: None, error: None, ..lost };
         assert_eq!(describe(&trying, UNIX_EPOCH), "State:      reconnecting\nNext try:   now");
+    }
+
+    #[test]
+    fn what_may_flow_outside_is_said_in_one_line() {
+        let status = |lockdown, allow_lan, portal_until| Status {
+            protected: true,
+            lockdown,
+            allow_lan,
+            portal_until,
+            ..Status::default()
+        };
+        let said = |status: &Status| outside(status, UNIX_EPOCH).expect("said");
+        assert_eq!(said(&status(false, false, None)), "blocked");
+        assert_eq!(
+            said(&status(true, true, Some(250))),
+            "blocked always (lockdown), but for the local network, and names and web pages for \
+             another 4m 10s (cipherwall portal)"
+        );
+        let split = Status { only: vec!["192.0.2.0/24".into()], ..status(false, false, None) };
+        assert_eq!(said(&split), "blocked, but for everything except 192.0.2.0/24");
+        assert_eq!(outside(&Status::default(), UNIX_EPOCH), None);
     }
 }

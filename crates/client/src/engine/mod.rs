@@ -2,117 +2,88 @@
 //! ends meanwhile.
 
 mod datagrams;
-mod front_end;
+mod desk;
+mod front_ends;
 mod live;
+mod lockdown;
+mod protection;
 mod pump;
+mod quality;
+mod service;
 mod surroundings;
+mod user;
 mod wake;
+mod wanted;
 
 use anyhow::Context;
 use cipherwall_cli::Failure;
-use cipherwall_ipc::Listener;
-use cipherwall_netcfg::{Host, MARK_DEFAULT};
-use tokio::{sync::mpsc, task::JoinSet};
+use cipherwall_netcfg::MARK_DEFAULT;
 
 pub(crate) use datagrams::{IsOurs, Receiver, deliver};
-pub(crate) use front_end::{Asked, serve as serve_front_ends};
+pub(crate) use desk::Desk;
+pub(crate) use front_ends::FrontEnds;
 pub(crate) use live::Live;
+pub(crate) use lockdown::Lockdown;
+pub(crate) use protection::{Exceptions, PORTAL_TIME, Protection, opening, warn};
 pub(crate) use pump::Pump;
+pub(crate) use quality::{Monitor, Second};
+pub(crate) use service::{Answer, Order, STAYS_LOCKED, Service};
 pub(crate) use surroundings::{Change, Paths, Surroundings};
+pub(crate) use user::{User, Wish};
+pub(crate) use wanted::Wanted;
 
 use crate::{
     dial::Dialer,
-    profile::{Profile, Profiles},
-    settings::{CipherChoice, TransportChoice},
-    state::{Context as Shared, State, User, Way},
+    state::{Context as Shared, Over, State, Way},
 };
 
-/// What `connect` was told.
-pub(crate) struct Options {
-    /// The profile to connect with.
-    pub(crate) profile: Profile,
-    /// Where changes of the profile are kept.
-    pub(crate) profiles: Profiles,
-    /// The cipher to offer.
-    pub(crate) cipher: CipherChoice,
-    /// Whether packets shall go in datagrams.
-    pub(crate) transport: TransportChoice,
-    /// Whether the local network stays reachable.
-    pub(crate) allow_lan: bool,
-    /// Instead of the gateway's MTU, in bytes.
-    pub(crate) mtu: Option<u16>,
-    /// Whether a resume is hinted at in TLS early data.
-    pub(crate) early_data: bool,
-    /// The host settings, recovered.
-    pub(crate) host: Host,
-    /// The socket for front ends.
-    pub(crate) listener: Listener,
+/// How a session ended.
+pub(crate) struct Ended {
+    /// On somebody's order, or by itself.
+    pub(crate) over: Over,
+    /// Whether it was connected before, or supposed to be.
+    pub(crate) was_up: bool,
+    /// Who waits to be told why there is no connection, once all that follows from it is done.
+    pub(crate) answer: Option<Answer>,
 }
 
-/// Runs until `stop` resolves, a front end asks to disconnect, or the gateway lets this client in
-/// no more. Then nothing is left of the tunnel on this host.
-///
-/// # Errors
-/// The first connection failed, or the gateway ended the session for good, or the host could not
-/// be put back as it was.
-pub(crate) async fn run(
-    options: Options,
-    stop: impl Future<Output = ()> + Send,
-) -> anyhow::Result<()> {
-    let Options {
-        profile,
-        profiles,
-        cipher,
-        transport,
-        allow_lan,
-        mtu,
-        early_data,
-        host,
-        listener,
-    } = options;
-    let live = Live::new(&profile.name);
-    let (disconnect, disconnects) = mpsc::channel(1);
-    let mut front_ends = JoinSet::new();
-    let accept = front_ends.spawn(front_end::serve(listener, live.clone(), disconnect));
-
-    let ciphers = cipher.of_stream();
-    let datagrams = cipher.of_datagrams(transport);
-    let wanted = !datagrams.is_empty();
-    let dialer = Dialer::new(profile.clone(), profiles.clone(), MARK_DEFAULT, ciphers);
+/// Runs a session until the user wants something else, or the gateway lets this client in no more.
+/// Then no routes and no DNS settings of it are left on this host; the packet policy is the caller's.
+pub(crate) async fn run(wanted: Wanted, service: &mut Service) -> Ended {
+    service.live.begin(&wanted);
+    let datagrams = wanted.cipher.of_datagrams(wanted.transport);
+    let ciphers = wanted.cipher.of_stream();
+    let way = Way::new(!datagrams.is_empty());
+    let profile = wanted.profile.clone();
+    let dialer = Dialer::new(profile, service.profiles.clone(), MARK_DEFAULT, ciphers);
+    let insist = wanted.insist;
     let mut shared = Shared {
-        dialer: dialer.with_early_data(early_data).with_datagrams(datagrams),
-        way: Way::new(wanted),
-        profile_name: profile.name,
-        profiles,
-        allow_lan,
-        mtu,
-        host,
+        dialer: dialer.with_early_data(wanted.early_data).with_datagrams(datagrams),
+        way,
+        profiles: service.profiles.clone(),
+        live: service.live.clone(),
+        service,
+        wanted,
         tun: None,
         pump: None,
         addresses: Vec::new(),
-        live,
         surroundings: Surroundings::watch(),
-        user: User { disconnects, waiting: Vec::new(), stop: Box::pin(stop) },
     };
     let mut state = State::Connecting;
-    let ended = loop {
-        shared.live.enter(state.name());
+    let over = loop {
+        if let Some(name) = state.name() {
+            shared.live.enter(name);
+        }
         state = match state {
             State::Connecting => shared.connecting().await,
             State::Connected(dialed) => shared.connected(*dialed).await,
             State::Reconnecting(why, redial) => shared.reconnecting(&why, redial).await,
             State::Disconnecting(link, why) => shared.disconnecting(link, why).await,
-            State::Disconnected(ended) => break ended,
+            State::Over(over) => break over,
         };
     };
-    // the next instance can start before whoever asked to disconnect is told
-    accept.abort();
-    let waiting = shared.release();
-    while front_ends.join_next().await.is_some() {}
-    for asked in waiting {
-        asked.answer(&ended).await;
-    }
-    ended
+    let was_up = insist || shared.live.status().since.is_some();
+    Ended { over, was_up, answer: shared.wanted.answer }
 }
 
 /// An error of the host settings, with its exit code.

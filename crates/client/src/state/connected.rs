@@ -4,34 +4,40 @@ use std::{
     io,
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use cipherwall_cli::Failure;
 use cipherwall_ipc::daemon;
-use cipherwall_netcfg::{ClientNetwork, MARK_DEFAULT, TABLE_DEFAULT, Wanted};
+use cipherwall_netcfg::{ClientNetwork, MARK_DEFAULT, Protocol, TABLE_DEFAULT};
 use cipherwall_packet::{ip, offload::OffloadHeader};
 use cipherwall_proto::{
     frame::{Control, KickReason},
     message::Welcome,
     tunnel::Event,
 };
-use cipherwall_transport::tunnel::Sender;
+use cipherwall_transport::tunnel::{LinkError, Sender};
 use cipherwall_tun::Device;
 use ipnet::IpNet;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Context, Redial, State, way::Reception};
+use super::{Context, Over, Redial, State, way::Reception};
 use crate::{
     dial::Dialed,
-    engine::{Change, IsOurs, Pump, deliver, host_error, open_tun},
+    engine::{
+        Change, IsOurs, Monitor, Order, Pump, Second, deliver, host_error, open_tun, opening,
+    },
+    split,
 };
 
 /// How long a connection that was replaced may bring what it has.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// What ended the wait in this state.
 enum End {
-    Stop,
+    Ordered(Order),
     /// The connection is of no use any more; with the race for another one that is on.
     Lost(String, Option<Box<Redial>>),
     Kicked(KickReason),
@@ -45,22 +51,27 @@ impl Context<'_> {
     /// Sets the host up for this connection and serves it until it ends.
     pub(crate) async fn connected(&mut self, mut dialed: Dialed) -> State {
         self.dialer.keep(&dialed);
-        let tun = match self.set_up(&dialed.welcome).await {
+        let tun = match self.set_up(&dialed).await {
             Ok(tun) => tun,
-            Err(error) => return State::Disconnecting(Some(Box::new(dialed.link)), Err(error)),
+            Err(error) => {
+                return State::Disconnecting(Some(Box::new(dialed.link)), Over::Failed(error));
+            }
         };
+        self.live.enter(daemon::State::Connected);
         let first = self.live.status().since.is_none();
         self.live.connected(tun.name(), &dialed.welcome);
         self.way.look(&dialed, &self.live);
-        if first && let Err(error) = announce(&dialed) {
-            return State::Disconnecting(Some(Box::new(dialed.link)), Err(error));
+        if first && let Err(error) = self.announce(&dialed) {
+            return State::Disconnecting(Some(Box::new(dialed.link)), Over::Failed(error));
         }
         let mut pump = self.start_pump(dialed.link.sender(), &tun);
         let end = self.serve(&mut dialed, &tun, &mut pump).await;
         // it goes on: what cannot be sent now is kept for the next connection
         self.pump = Some(pump);
         match end {
-            End::Stop => State::Disconnecting(Some(Box::new(dialed.link)), Ok(())),
+            End::Ordered(order) => {
+                State::Disconnecting(Some(Box::new(dialed.link)), Over::Order(order))
+            }
             End::Lost(why, redial) => State::Reconnecting(why, redial),
             End::Kicked(KickReason::Stopping) => {
                 State::Reconnecting("the gateway is stopping".to_owned(), None)
@@ -73,31 +84,58 @@ impl Context<'_> {
             ),
             End::Kicked(KickReason::Revoked) => {
                 self.dialer.forget_session();
-                State::Disconnecting(None, Err(revoked()))
+                State::failed(revoked())
             }
             End::DeviceLost(error) => {
                 let link = Some(Box::new(dialed.link));
                 let why = "the tunnel's network device is gone; did another program remove it?";
-                State::Disconnecting(link, Err(anyhow::Error::from(error).context(why)))
+                State::Disconnecting(link, Over::Failed(anyhow::Error::from(error).context(why)))
             }
             End::Replaced(next) => {
                 drain(dialed, &tun);
-                // so that the counters go on
-                self.live.enter(daemon::State::Reconnecting);
+                self.live.replaced();
                 State::Connected(next)
             }
         }
     }
 
     /// The TUN device and the host settings. Both stay while the client reconnects.
-    async fn set_up(&mut self, welcome: &Welcome) -> anyhow::Result<Arc<Device>> {
+    async fn set_up(&mut self, dialed: &Dialed) -> anyhow::Result<Arc<Device>> {
         let tun = match &self.tun {
             Some(tun) => tun.clone(),
             None => self.tun.insert(Arc::new(open_tun()?)).clone(),
         };
-        let mtu = self.mtu.map_or(welcome.mtu, |mtu| mtu.min(welcome.mtu));
-        let wanted = ClientNetwork {
-            interface: tun.name().to_owned(),
+        let network = self.network(&dialed.welcome, tun.name());
+        let protection = &mut self.service.protection;
+        protection.apply(network).await.map_err(host_error)?;
+        let mut gateways = self.gateways();
+        let datagrams = dialed.datagrams.as_ref();
+        gateways.extend(datagrams.map(|it| opening(it.gateway, Protocol::Udp)));
+        let name = tun.name().to_owned();
+        let protection = &mut self.service.protection;
+        let opened = protection.flow(|flow| {
+            flow.gateways = gateways;
+            flow.tunnel = Some(name);
+            flow.resolvers = false;
+        });
+        opened.await?;
+        self.service.show();
+        Ok(tun)
+    }
+
+    fn network(&self, welcome: &Welcome, interface: &str) -> ClientNetwork {
+        let mtu = self.wanted.mtu.map_or(welcome.mtu, |mtu| mtu.min(welcome.mtu));
+        let dns: Vec<IpAddr> = welcome.dns.iter().map(|address| address.0).collect();
+        let routes = match self.wanted.only.as_slice() {
+            [] => welcome.routes.iter().map(|route| route.0).collect(),
+            only => {
+                let resolvers = dns.iter().copied().map(IpNet::from);
+                split::routes_of(&resolvers.chain(only.iter().copied()).collect::<Vec<_>>())
+            }
+        };
+        let exceptions = &self.wanted.exceptions;
+        ClientNetwork {
+            interface: interface.to_owned(),
             addresses: vec![
                 IpNet::from(IpAddr::from(welcome.v4.0)),
                 IpNet::from(IpAddr::from(welcome.v6.0)),
@@ -105,15 +143,25 @@ impl Context<'_> {
             mtu: mtu.into(),
             mark: MARK_DEFAULT,
             table: TABLE_DEFAULT,
-            routes: welcome.routes.iter().map(|route| route.0).collect(),
-            allow_lan: self.allow_lan,
-            dns: welcome.dns.iter().map(|address| address.0).collect(),
-        };
-        let report = self.host.apply(&Wanted::Client(wanted)).await.map_err(host_error)?;
-        for warning in &report.warnings {
-            tracing::warn!("{warning}");
+            routes,
+            allow_lan: exceptions.allow_lan,
+            direct: exceptions.direct.clone(),
+            keep: exceptions.keep.clone(),
+            dns,
         }
-        Ok(tun)
+    }
+
+    /// The line that scripts wait for, or the answer to the front end that wanted to connect.
+    fn announce(&mut self, dialed: &Dialed) -> anyhow::Result<()> {
+        if let Some(answer) = self.wanted.answer.take() {
+            answer.give(&Ok(()));
+        }
+        if !self.service.foreground {
+            return Ok(());
+        }
+        let Dialed { welcome, cipher, address, .. } = dialed;
+        let inner = welcome.v4.0;
+        cipherwall_cli::print(format_args!("connected: {inner} through {address} (tls, {cipher})"))
     }
 
     /// Sends over this connection, first of all what the last one could not.
@@ -137,6 +185,9 @@ impl Context<'_> {
         let gateway = dialed.address.ip();
         let mut path = self.surroundings.paths([gateway]).await;
         let mut race = Race::default();
+        let mut monitor = Monitor::new(dialed.link.traffic());
+        let mut seconds = interval(SECOND);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 event = dialed.link.run(&mut on_packet) => event,
@@ -155,8 +206,12 @@ impl Context<'_> {
                     dialed.link.doubt().map(|()| None)
                 }
                 () = sleep_until(self.way.due()) => Ok(None),
+                _ = seconds.tick() => self.measure(&mut monitor, dialed).map(|()| None),
                 error = pump.device_lost() => return End::DeviceLost(error),
-                () = self.user.asked_to_stop() => return End::Stop,
+                wish = self.service.wish() => match self.heed(wish).await {
+                    Some(order) => return End::Ordered(order),
+                    None => Ok(None),
+                },
             };
             self.live.measured(dialed.link.traffic(), dialed.link.round_trip());
             reception.look(dialed, tun);
@@ -189,6 +244,18 @@ impl Context<'_> {
                 Err(error) => return End::Lost(error.to_string(), race.redial),
             }
         }
+    }
+}
+
+impl Context<'_> {
+    /// The quality of the last second.
+    fn measure(&self, monitor: &mut Monitor, dialed: &mut Dialed) -> Result<(), LinkError> {
+        let link = &mut dialed.link;
+        let (latest, traffic) = (link.latest_round_trip(), link.traffic());
+        let looked_at = self.live.is_looked_at();
+        let Second { sample, ping } = monitor.tick(SystemTime::now(), latest, traffic, looked_at);
+        self.live.sample(sample);
+        if ping { link.ping() } else { Ok(()) }
     }
 }
 
@@ -270,13 +337,6 @@ impl Race {
         }
         std::future::pending().await
     }
-}
-
-/// The line that scripts wait for.
-fn announce(dialed: &Dialed) -> anyhow::Result<()> {
-    let Dialed { welcome, cipher, address, .. } = dialed;
-    let inner = welcome.v4.0;
-    cipherwall_cli::print(format_args!("connected: {inner} through {address} (tls, {cipher})"))
 }
 
 fn revoked() -> anyhow::Error {

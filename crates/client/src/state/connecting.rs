@@ -1,38 +1,124 @@
-//! On the way to the first connection. A failure is final: whoever typed `connect` is there to
-//! read it.
+//! On the way to the first connection. Everything else is blocked already.
+//!
+//! A failure is final, since whoever wants to connect is there to read it; unless the user was
+//! connected before this process began: then it is tried again and again.
 
-use super::{Context, State};
+use std::time::Duration;
+
+use cipherwall_proto::backoff::Backoff;
+use tokio::time::timeout;
+
+use super::{Addresses, Context, Redial, State};
 use crate::{
     cli::coded,
     dial::{DialError, Dialed},
+    engine::Order,
     progress,
 };
 
+/// How long one look at the addresses is good for.
+const ROUND: Duration = Duration::from_secs(30);
+/// How many good addresses a profile holds.
+const ADDRESSES_KEPT: usize = 8;
+
+/// Why there is no connection.
+enum Failed {
+    Ordered(Order),
+    Host(anyhow::Error),
+    Dial(DialError),
+    /// Not within a round.
+    Time,
+}
+
 impl Context<'_> {
-    /// Dials once.
+    /// Dials once, or until it works.
     pub(crate) async fn connecting(&mut self) -> State {
-        let dialer = self.dialer.clone();
-        let dial = progress::tell_of_gateway("connecting to", dialer.profile(), async {
-            let addresses = dialer.resolve().await?;
-            let dialed = dialer.dial(&addresses).await?;
-            Ok::<_, DialError>((addresses, dialed))
-        });
-        tokio::select! {
-            dialed = dial => match dialed {
-                Ok((addresses, dialed)) => {
+        if let Err(error) = self.service.protection.close(self.wanted.exceptions()).await {
+            return State::failed(error);
+        }
+        self.service.show();
+        let mut backoff = Backoff::new(getrandom::u64().unwrap_or_default());
+        loop {
+            let error = match self.dial().await {
+                Ok(dialed) => {
+                    let addresses = std::mem::take(&mut self.addresses);
                     self.addresses = self.dialer.order_for_redial(addresses, dialed.address);
                     self.remember(&dialed);
-                    State::Connected(Box::new(dialed))
+                    return State::Connected(Box::new(dialed));
                 }
-                Err(error) => State::Disconnecting(None, Err(coded(error))),
-            },
-            () = self.user.asked_to_stop() => State::Disconnecting(None, Ok(())),
+                Err(Failed::Ordered(order)) => return State::ordered(order),
+                Err(Failed::Host(error)) => return State::failed(error),
+                Err(Failed::Time) => continue,
+                Err(Failed::Dial(error)) if error.is_final() || !self.wanted.insist => {
+                    return State::failed(coded(error));
+                }
+                Err(Failed::Dial(error)) => error,
+            };
+            let delay = backoff.next_delay();
+            tracing::info!(%error, retry_in = ?delay, "not yet connected");
+            self.live.trouble(&error.to_string(), Some(delay));
+            if let Err(order) = self.pause(delay).await {
+                return State::ordered(order);
+            }
+        }
+    }
+
+    async fn dial(&mut self) -> Result<Dialed, Failed> {
+        self.addresses = self.resolve().await?;
+        let gateways = self.gateways();
+        let opened = self.service.protection.flow(|flow| flow.gateways = gateways).await;
+        opened.map_err(Failed::Host)?;
+        let dialer = self.dialer.clone();
+        let addresses = self.addresses.clone();
+        let dialed = if self.wanted.insist {
+            let mut redial = Redial::new(&dialer, &addresses, &self.live);
+            let round = self.meanwhile(timeout(ROUND, redial.done())).await;
+            let dialed = round.map_err(Failed::Ordered)?.map_err(|_| Failed::Time)?;
+            Ok(dialed.map(|dialed| *dialed))
+        } else {
+            let dial = dialer.dial(&addresses);
+            self.meanwhile(progress::tell_of_gateway("connecting to", dialer.profile(), dial)).await
+        };
+        dialed.map_err(Failed::Ordered)?.map_err(Failed::Dial)
+    }
+
+    /// The gateway's addresses, from the DNS servers outside.
+    async fn resolve(&mut self) -> Result<Addresses, Failed> {
+        let protection = &mut self.service.protection;
+        let asks = self.dialer.has_names();
+        if asks {
+            protection.flow(|flow| flow.resolvers = true).await.map_err(Failed::Host)?;
+        }
+        let dialer = self.dialer.with_resolvers(protection.outside_resolvers());
+        let resolve = dialer.resolve();
+        let resolve = progress::tell_of_gateway("looking for", dialer.profile(), resolve);
+        let resolved = self.meanwhile(resolve).await.map_err(Failed::Ordered)?;
+        if asks {
+            let protection = &mut self.service.protection;
+            protection.flow(|flow| flow.resolvers = false).await.map_err(Failed::Host)?;
+        }
+        resolved.map_err(Failed::Dial)
+    }
+
+    /// Waits, but not longer than until something has changed that may help.
+    async fn pause(&mut self, delay: Duration) -> Result<(), Order> {
+        let until = tokio::time::Instant::now() + delay;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                _ = self.surroundings.changed() => return Ok(()),
+                wish = self.service.wish() => {
+                    if let Some(order) = self.heed(wish).await {
+                        return Err(order);
+                    }
+                }
+            }
         }
     }
 
     /// Keeps the address that worked, for a day when the name cannot be resolved.
-    fn remember(&self, dialed: &Dialed) {
-        let kept = self.profiles.update(&self.profile_name, |profile| {
+    pub(super) fn remember(&self, dialed: &Dialed) {
+        let kept = self.profiles.update(&self.wanted.profile.name, |profile| {
             profile.last_good_addresses.retain(|address| *address != dialed.address);
             profile.last_good_addresses.insert(0, dialed.address);
             profile.last_good_addresses.truncate(ADDRESSES_KEPT);
@@ -42,6 +128,3 @@ impl Context<'_> {
         }
     }
 }
-
-/// How many good addresses a profile holds.
-const ADDRESSES_KEPT: usize = 8;

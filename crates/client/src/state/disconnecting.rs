@@ -1,45 +1,44 @@
-//! Takes everything back.
+//! Takes routes and DNS back. What may flow outside stays as it is: nothing.
 
 use cipherwall_proto::frame::Control;
 use cipherwall_transport::tunnel::Link;
 
-use super::{Context, State};
-use crate::engine::host_error;
+use super::{Context, Over, State};
+use crate::engine::{Order, warn};
 
 impl Context<'_> {
-    /// Says farewell, if there is somebody to say it to, and gives the host back as it was.
-    /// `ended`: why it comes to this, if it was not the user who wanted it.
-    pub(crate) async fn disconnecting(
-        &mut self,
-        link: Option<Box<Link>>,
-        ended: anyhow::Result<()>,
-    ) -> State {
-        if let Err(error) = &ended {
+    /// Says farewell, if there is somebody to say it to, and gives the host back as it was, but for
+    /// the packet policy. `over`: why it comes to this.
+    pub(crate) async fn disconnecting(&mut self, link: Option<Box<Link>>, over: Over) -> State {
+        if let Over::Failed(error) = &over {
             self.live.failed(&format!("{error:#}"));
         }
-        let left = link.is_some() || ended.is_ok();
-        if let Some(link) = link {
-            link.finish(&Control::Close).await;
-        }
+        let left = match &over {
+            Over::Order(Order::Disconnect | Order::Connect(_)) => true,
+            Over::Failed(_) => link.is_some(),
+            // the next process goes on with the session
+            Over::Order(Order::Quit) => false,
+        };
         if left {
+            if let Some(link) = link {
+                link.finish(&Control::Close).await;
+            }
             self.dialer.forget_session();
         }
-        let undone = self.host.reset().await.map_err(host_error);
+        let undone = self.service.protection.take_back().await;
         self.pump = None;
         self.tun = None;
-        let ended = match (ended, undone) {
-            (Err(error), undone) => {
-                if let Err(also) = undone {
-                    tracing::error!("{also:#}");
-                }
-                Err(error)
+        let over = match (over, undone) {
+            (over, Ok(report)) => {
+                warn(&report);
+                over
             }
-            (Ok(()), undone) => undone.map(|report| {
-                for warning in &report.warnings {
-                    tracing::warn!("{warning}");
-                }
-            }),
+            (Over::Order(Order::Disconnect), Err(error)) => Over::Failed(error),
+            (over, Err(error)) => {
+                tracing::error!("{error:#}");
+                over
+            }
         };
-        State::Disconnected(ended)
+        State::Over(over)
     }
 }

@@ -1,36 +1,44 @@
-//! The states of the connection, one file each.
+//! The states of the client, one file each.
 //!
 //! ```text
-//!  connecting ──► connected ◄──► reconnecting
-//!      │              │               │
-//!      ▼              ▼               ▼
-//!      └────────► disconnecting ◄─────┘ ──► disconnected
+//!  disconnected ──► connecting ──► connected ◄──► reconnecting
+//!    ▲     │  ▲         │              │               │
+//!    │     ▼  │         └──────────────┼───────────────┘
+//!  blocked    │                        ▼
+//!    ▲        └────────────────── disconnecting
+//!    └─────────────────────────────────┘
 //! ```
 //!
-//! Each is a method of [`Context`] that runs until it is over and names the next one.
+//! Those of a session are methods of [`Context`] that run until they are over and name the next one.
+//! Disconnected and blocked, in which the daemon rests, are methods of
+//! [`Service`].
 
+mod blocked;
 mod connected;
 mod connecting;
+mod disconnected;
 mod disconnecting;
 mod reconnecting;
 mod redial;
 mod way;
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
+use anyhow::anyhow;
+use cipherwall_cli::{Failure, code_of};
 use cipherwall_ipc::daemon;
-use cipherwall_netcfg::Host;
+use cipherwall_netcfg::{Opening, Protocol};
 use cipherwall_proto::invitation::Endpoint;
 use cipherwall_transport::tunnel::Link;
 use cipherwall_tun::Device;
-use tokio::sync::mpsc;
 
+pub(crate) use disconnected::Next;
 use redial::Redial;
 pub(crate) use way::Way;
 
 use crate::{
     dial::{Dialed, Dialer},
-    engine::{Asked, Live, Pump, Surroundings},
+    engine::{Live, Order, Pump, Service, Surroundings, Wanted, Wish, opening},
     profile::Profiles,
 };
 
@@ -45,45 +53,74 @@ pub(crate) enum State {
     Connected(Box<Dialed>),
     /// The connection was lost, for this reason; with the tries that are under way already.
     Reconnecting(String, Option<Box<Redial>>),
-    /// Taking everything back; with an error if it was not the user who wanted it.
-    Disconnecting(Option<Box<Link>>, anyhow::Result<()>),
-    /// Over, and how.
-    Disconnected(anyhow::Result<()>),
+    /// Taking everything back, and why.
+    Disconnecting(Option<Box<Link>>, Over),
+    /// The session is over, and why.
+    Over(Over),
 }
 
-impl State {
-    /// As front ends know it.
-    pub(crate) fn name(&self) -> daemon::State {
+/// Why a session ends.
+#[derive(Debug)]
+pub(crate) enum Over {
+    /// Somebody wants it.
+    Order(Order),
+    /// It cannot go on.
+    Failed(anyhow::Error),
+}
+
+impl Over {
+    /// For whoever waits for the connection.
+    pub(crate) fn why(&self) -> anyhow::Error {
         match self {
-            State::Connecting => daemon::State::Connecting,
-            State::Connected(_) => daemon::State::Connected,
-            State::Reconnecting(..) => daemon::State::Reconnecting,
-            State::Disconnecting(..) => daemon::State::Disconnecting,
-            State::Disconnected(_) => daemon::State::Disconnected,
+            Over::Failed(error) => again(error),
+            Over::Order(Order::Disconnect) => anyhow!("somebody has disconnected meanwhile"),
+            Over::Order(Order::Connect(_)) => anyhow!("somebody connects in another way"),
+            Over::Order(Order::Quit) => anyhow!("the daemon is being stopped"),
         }
     }
 }
 
-/// What the states have in common.
+/// The same message and exit code.
+fn again(error: &anyhow::Error) -> anyhow::Error {
+    Failure::new(code_of(error), format!("{error:#}")).into()
+}
+
+impl State {
+    /// As front ends are told from its beginning on: of a connection once it can be used.
+    pub(crate) fn name(&self) -> Option<daemon::State> {
+        match self {
+            State::Connecting => Some(daemon::State::Connecting),
+            State::Reconnecting(..) => Some(daemon::State::Reconnecting),
+            State::Disconnecting(..) => Some(daemon::State::Disconnecting),
+            State::Connected(_) | State::Over(_) => None,
+        }
+    }
+
+    /// The end that somebody wants.
+    fn ordered(order: Order) -> State {
+        State::Disconnecting(None, Over::Order(order))
+    }
+
+    fn failed(error: anyhow::Error) -> State {
+        State::Disconnecting(None, Over::Failed(error))
+    }
+}
+
+/// What the states of a session have in common.
 pub(crate) struct Context<'a> {
+    /// The host, the user, and all else that outlives the session.
+    pub(crate) service: &'a mut Service,
+    /// What the session is to be like.
+    pub(crate) wanted: Wanted,
     /// Opens connections.
     pub(crate) dialer: Dialer,
-    /// The profile in use.
-    pub(crate) profile_name: String,
     /// Where the profile is kept.
     pub(crate) profiles: Profiles,
-    /// Whether the local network stays reachable.
-    pub(crate) allow_lan: bool,
-    /// Instead of the gateway's MTU, in bytes.
-    pub(crate) mtu: Option<u16>,
-    /// The host settings.
-    pub(crate) host: Host,
     /// The tunnel's device, from the first connection on.
     pub(crate) tun: Option<Arc<Device>>,
     /// What moves packets from there to the gateway, or keeps them for its next connection.
     pub(crate) pump: Option<Pump>,
-    /// Where the gateway can be reached, as known before the tunnel was up: while it is down,
-    /// names cannot be resolved.
+    /// Where the gateway can be reached, as known last.
     pub(crate) addresses: Addresses,
     /// What carries packets.
     pub(crate) way: Way,
@@ -91,33 +128,35 @@ pub(crate) struct Context<'a> {
     pub(crate) live: Live,
     /// What may cut the connection or bring it back.
     pub(crate) surroundings: Surroundings,
-    /// Who may want to end it.
-    pub(crate) user: User<'a>,
-}
-
-/// Whoever may want to end the connection.
-pub(crate) struct User<'a> {
-    /// Front ends that want to disconnect.
-    pub(crate) disconnects: mpsc::Receiver<Asked>,
-    /// Those that wait for the end of it.
-    pub(crate) waiting: Vec<Asked>,
-    /// Resolves when the process shall end.
-    pub(crate) stop: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
 impl Context<'_> {
-    /// Gives up what the process holds, and hands out who waits for that.
-    pub(crate) fn release(self) -> Vec<Asked> {
-        self.user.waiting
+    /// Does what somebody wants, or says what ends the session.
+    async fn heed(&mut self, wish: Wish) -> Option<Order> {
+        self.service.heed(wish).await
     }
-}
 
-impl User<'_> {
-    /// Waits until the user wants to end the connection. May be dropped and called again.
-    async fn asked_to_stop(&mut self) {
-        tokio::select! {
-            () = &mut self.stop => {}
-            Some(asked) = self.disconnects.recv() => self.waiting.push(asked),
+    /// Does the work, unless somebody wants an end of the session before it is done.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Order> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                wish = self.service.wish() => {
+                    if let Some(order) = self.heed(wish).await {
+                        return Err(order);
+                    }
+                }
+            }
         }
+    }
+
+    /// Our own sockets may go to the gateway, as far as it is known where that is.
+    fn gateways(&self) -> Vec<Opening> {
+        let all = self.addresses.iter().map(|(_, address)| opening(*address, Protocol::Tcp));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 }

@@ -1,12 +1,50 @@
-//! The connection was lost; the tunnel's device and routes stay, so that nothing goes around it.
+//! The connection was lost; the tunnel's device, its routes and the packet policy stay, so that
+//! nothing goes around it.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use cipherwall_transport::tunnel::Sender;
+use tokio::time::{Instant, sleep_until};
 
-use super::{Context, Redial, State};
-use crate::{cli::coded, engine::Change};
+use super::{Addresses, Context, Redial, State};
+use crate::{cli::coded, dial::DialError, engine::Change};
+
+/// How long the known addresses are tried before the gateway's names are asked for again (A23).
+const ASK_AFTER: Duration = Duration::from_secs(3);
+/// How soon after a change of the network.
+const ASK_AFTER_CHANGE: Duration = Duration::from_secs(1);
+/// How often from then on.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+
+type Asking = Pin<Box<dyn Future<Output = Result<Addresses, DialError>> + Send>>;
+
+/// Asks for the gateway's names now and then.
+struct Names {
+    at: Instant,
+    asking: Option<Asking>,
+}
+
+impl Names {
+    fn new() -> Names {
+        Names { at: Instant::now() + ASK_AFTER, asking: None }
+    }
+
+    fn soon(&mut self) {
+        self.at = self.at.min(Instant::now() + ASK_AFTER_CHANGE);
+    }
+
+    /// It is time to ask, with `None`, or here is the answer. May be dropped and called again.
+    async fn next(&mut self) -> Option<Result<Addresses, DialError>> {
+        let Some(asking) = &mut self.asking else {
+            sleep_until(self.at).await;
+            return None;
+        };
+        let answer = asking.as_mut().await;
+        self.asking = None;
+        self.at = Instant::now() + ASK_EVERY;
+        Some(answer)
+    }
+}
 
 impl Context<'_> {
     /// Dials again and again (A9) until it works, the gateway lets this client in no more, or the
@@ -21,13 +59,13 @@ impl Context<'_> {
         // of what was begun before
         early.mark_changed();
         let mut paths = self.paths().await;
+        let mut names = Names::new();
         loop {
             let change = tokio::select! {
                 dialed = redial.done() => return match dialed {
                     Ok(dialed) => State::Connected(dialed),
                     Err(error) => {
-                        let ended = Err(coded(error)).context("the connection was lost, and");
-                        State::Disconnecting(None, ended)
+                        State::failed(coded(error).context("the connection was lost, and"))
                     }
                 },
                 Ok(()) = early.changed() => {
@@ -35,17 +73,71 @@ impl Context<'_> {
                     self.send_early(sender);
                     continue;
                 }
+                answer = names.next(), if self.dialer.has_names() => {
+                    if self.ask(answer, &mut names).await {
+                        *redial = Redial::new(&self.dialer, &self.addresses, &self.live);
+                    }
+                    continue;
+                }
                 change = self.surroundings.changed() => change,
-                () = self.user.asked_to_stop() => return State::Disconnecting(None, Ok(())),
+                wish = self.service.wish() => match self.heed(wish).await {
+                    Some(order) => return State::ordered(order),
+                    None => continue,
+                },
             };
             let now = self.paths().await;
             let woke = matches!(change, Change::Woke(_));
             if woke || now != paths {
                 tracing::info!(?change, "trying at once");
                 redial.begin_again();
+                names.soon();
             }
             paths = now;
         }
+    }
+
+    /// Begins to ask for names, or takes the answer; whether the gateway has addresses that were not
+    /// known.
+    async fn ask(
+        &mut self,
+        answer: Option<Result<Addresses, DialError>>,
+        names: &mut Names,
+    ) -> bool {
+        let protection = &mut self.service.protection;
+        let Some(answer) = answer else {
+            match protection.flow(|flow| flow.resolvers = true).await {
+                Ok(()) => {
+                    let dialer = self.dialer.with_resolvers(protection.outside_resolvers());
+                    names.asking = Some(Box::pin(async move { dialer.resolve().await }));
+                }
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    names.at = Instant::now() + ASK_EVERY;
+                }
+            }
+            return false;
+        };
+        let found = answer.unwrap_or_else(|error| {
+            tracing::info!(%error, "the gateway's names");
+            Vec::new()
+        });
+        let new = found.into_iter().filter(|found| !self.addresses.contains(found));
+        let new: Addresses = new.collect();
+        let is_new = !new.is_empty();
+        self.addresses.splice(0..0, new);
+        let mut gateways = self.gateways();
+        let protection = &mut self.service.protection;
+        let changed = protection.flow(|flow| {
+            // those of datagrams
+            let others = flow.gateways.iter().filter(|it| !gateways.contains(it));
+            gateways.extend(others.copied().collect::<Vec<_>>());
+            flow.gateways = gateways;
+            flow.resolvers = false;
+        });
+        if let Err(error) = changed.await {
+            tracing::error!("{error:#}");
+        }
+        is_new
     }
 
     /// The user's packets go out behind the request to resume, before it is answered. Should it be
