@@ -40,13 +40,19 @@ const LABORATORY: [Package; 11] = [
 ];
 
 /// What only the tests take.
-const TESTS: [Package; 5] = [
+const TESTS: [Package; 11] = [
+    package("busybox", "busybox"),
+    package("dbus-daemon", "dbus-daemon"),
+    package("e2fsprogs", "mkfs.ext4"),
     package("faketime", "faketime"),
+    package("gnome-keyring", "gnome-keyring-daemon"),
     package("openssh-client", "ssh"),
     Package { name: "openssh-server", program: "sshd", service: Some("ssh") },
+    package("python3", "python3"),
     // it has no program: that of another implementation of static mode uses it
     package("python3-cryptography", "/usr/lib/python3/dist-packages/cryptography/__init__.py"),
     package("sqlite3", "sqlite3"),
+    package("strace", "strace"),
 ];
 
 /// The other VPNs of `cargo xtask bench`, and what sets them up.

@@ -10,47 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::node::{Node, host_command};
 use crate::process::Process;
-use crate::{Page, run_dir, services, tools};
-
-/// The addresses of the laboratory (documentation ranges, where the address has to be public).
-pub mod address {
-    use super::{Ipv4Addr, Ipv6Addr};
-
-    /// The gateway's public address.
-    pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
-    /// The gateway's public IPv6 address, if it has one.
-    pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 2);
-    /// The web host, `www.lab.test`.
-    pub const WEB: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
-    /// The web host over IPv6.
-    pub const WEB_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x80, 0, 0, 0, 0, 0x80);
-    /// The DNS server of this internet (on the web host); the gateway's resolver.
-    pub const DNS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
-    /// What the internet sees of every client: the carrier's NAT address.
-    pub const CARRIER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-    /// A host in the private network behind the gateway.
-    pub const PRIVATE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-    /// A cloud provider's metadata service, on the same host.
-    pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-
-    /// The gateway's address inside the tunnel, which is the clients' resolver.
-    pub const INNER_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
-
-    /// The address of a client (from 0) in its home network.
-    pub fn client(index: u8) -> Ipv4Addr {
-        Ipv4Addr::new(192, 168, index + 1, 2)
-    }
-
-    /// A client's router in the home network, which is its resolver as well.
-    pub fn router(index: u8) -> Ipv4Addr {
-        Ipv4Addr::new(192, 168, index + 1, 1)
-    }
-
-    /// The global IPv6 address of a client (from 0), if clients have IPv6.
-    pub fn client_v6(index: u8) -> Ipv6Addr {
-        Ipv6Addr::new(0x2001, 0xdb8, 0xc, u16::from(index) + 1, 0, 0, 0, 2)
-    }
-}
+use crate::{Page, address, power, run_dir, services, tools};
 
 /// What a laboratory looks like.
 #[derive(Clone, Copy, Debug)]
@@ -63,11 +23,19 @@ pub struct Options {
     pub client_ipv6: bool,
     /// The gateway has IPv6 on its uplink.
     pub gateway_ipv6: bool,
+    /// The first client has a disk of its own, so that its power can be cut.
+    pub client_disk: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { clients: 1, shared_router: false, client_ipv6: true, gateway_ipv6: true }
+        Options {
+            clients: 1,
+            shared_router: false,
+            client_ipv6: true,
+            gateway_ipv6: true,
+            client_disk: false,
+        }
     }
 }
 
@@ -90,9 +58,9 @@ pub struct Lab {
     pub private: Node,
     web_root_dir: PathBuf,
     services: Vec<Process>,
-    holders: Vec<Child>,
+    pub(crate) holders: Vec<Child>,
     id: String,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     kept: bool,
 }
 
@@ -199,19 +167,25 @@ impl Drop for Lab {
 fn build(id: &str, dir: &Path, options: Options) -> Result<Lab> {
     ensure!((1..=16).contains(&options.clients), "1 to 16 clients");
     let mut holders = Vec::new();
-    let mut node = |name: &str, resolver: Ipv4Addr| -> Result<Node> {
-        let (node, holder) = Node::new(id, dir, name, &resolver.to_string())?;
-        holders.push(holder);
-        Ok(node)
+    let mut node_with = |name: &str, resolver: Ipv4Addr, disk_path: Option<&Path>| {
+        let made = Node::new_with(id, dir, name, &resolver.to_string(), disk_path);
+        made.map(|(node, holder)| {
+            holders.push(holder);
+            node
+        })
     };
+    let disk_path = options.client_disk.then(|| power::make_disk(dir)).transpose()?;
     let mut clients = Vec::new();
     let mut routers = Vec::new();
     for index in 0..options.clients {
-        clients.push(node(&format!("client{}", index + 1), address::router(index))?);
+        let disk_path = disk_path.as_deref().filter(|_| index == 0);
+        let name = format!("client{}", index + 1);
+        clients.push(node_with(&name, address::router(index), disk_path)?);
         if index == 0 || !options.shared_router {
-            routers.push(node(&format!("router{}", index + 1), address::DNS)?);
+            routers.push(node_with(&format!("router{}", index + 1), address::DNS, None)?);
         }
     }
+    let mut node = |name: &str, resolver| node_with(name, resolver, None);
     let carrier = node("carrier", address::DNS)?;
     let internet = node("internet", address::DNS)?;
     let gateway = node("gateway", address::DNS)?;
@@ -260,15 +234,24 @@ fn start_routing(node: &Node) -> Result<()> {
 /// The client's link: 192.168.N.0/24 with NAT, and its own /64 without.
 fn link_client(client: &Node, router: &Node, index: u8, ipv6: bool) -> Result<()> {
     let lan = format!("lan{index}");
-    let (host, gate) = (address::client(index), address::router(index));
-    cable(client, "eth0", &[&format!("{host}/24")], router, &lan, &[&format!("{gate}/24")])?;
-    client.ip(&["route", "add", "default", "via", &gate.to_string()])?;
+    cable(client, "eth0", &[], router, &lan, &[&format!("{}/24", address::router(index))])?;
+    if ipv6 {
+        add_address(router, &lan, &format!("{}/64", first_of(address::client_v6(index))))?;
+    }
+    configure_client(client, index, ipv6)
+}
+
+/// The client's addresses and routes.
+pub(crate) fn configure_client(client: &Node, index: u8, ipv6: bool) -> Result<()> {
+    // no duplicate address detection: it would hold IPv6 back for seconds
+    client.sysctl(&["net/ipv6/conf/eth0/accept_dad=0"])?;
+    client.ip(&["link", "set", "dev", "eth0", "up"])?;
+    add_address(client, "eth0", &format!("{}/24", address::client(index)))?;
+    client.ip(&["route", "add", "default", "via", &address::router(index).to_string()])?;
     if ipv6 {
         let host = address::client_v6(index);
-        let gate = first_of(host);
         add_address(client, "eth0", &format!("{host}/64"))?;
-        add_address(router, &lan, &format!("{gate}/64"))?;
-        client.ip(&["route", "add", "default", "via", &gate.to_string()])?;
+        client.ip(&["route", "add", "default", "via", &first_of(host).to_string()])?;
     }
     Ok(())
 }
@@ -338,7 +321,7 @@ fn link_web(web: &Node, internet: &Node) -> Result<()> {
 }
 
 /// A veth pair between two nodes, up, with addresses on both ends. MTU 1500, offloads as they are.
-fn cable(
+pub(crate) fn cable(
     a: &Node,
     a_link: &str,
     a_addresses: &[&str],

@@ -16,27 +16,33 @@
 //! ended by its id, every namespace has a name of its own, and the host's network and `/etc` are
 //! never touched. What a killed test leaves behind is removed by the next [`Lab`].
 
+pub mod address;
 mod capture;
+mod container;
 mod emulator;
 mod flood;
 mod host_state;
 mod lab;
+mod leak_watch;
 mod load;
 mod node;
 mod outage;
+mod power;
 mod process;
 mod programs;
 mod run_dir;
 mod services;
 mod soak;
+mod sprayer;
 mod steady;
 mod tools;
 
-pub use capture::{Capture, Flow};
+pub use capture::{Capture, Flow, Packet};
 pub use emulator::{Counters, Direction, Emulator, Link, Reorder};
 pub use flood::download_in_a_flood;
 pub use host_state::HostState;
-pub use lab::{Lab, Options, address};
+pub use lab::{Lab, Options};
+pub use leak_watch::LeakWatch;
 pub use load::{Bulk, Load, ManySessions, many_sessions};
 pub use node::{Node, Ran};
 pub use process::Process;
@@ -44,5 +50,6 @@ pub use programs::{ClientNode, GatewayNode, Invitation, Programs, Status, Transp
 pub use run_dir::{remove_kept, remove_stale};
 pub use services::Sshd;
 pub use soak::{FIGURE, SOAK, SOAK_MIB, figure, full_or_short, soak_bytes};
+pub use sprayer::{Kind, Source, Sprayer};
 pub use steady::{Beat, Download};
 pub use tools::{Page, Ping, Stream, until};

@@ -16,14 +16,21 @@ use crate::process::Process;
 /// How long a command of a test may take unless it says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sets up the private mounts, then only keeps them alive. An overlay, not a bind mount, so that
-/// programs may also replace `/etc/resolv.conf` by a rename, and all others see it.
+/// Sets up the private mounts, then only keeps them alive: of the disk, if there is one, on the
+/// node's directory, and an overlay on `/etc`, not a bind mount, so that programs may also replace
+/// `/etc/resolv.conf` by a rename, and all others see it. Each start has a boot id of its own.
 const HOLDER: &str = r#"
 set -e
+if [ -n "$2" ]; then
+    mount -o loop,noatime,commit=600 "$2" "$1"
+    mkdir -p "$1/etc" "$1/etc.work"
+fi
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/etc.work" /etc
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock /run/sshd
+cat /proc/sys/kernel/random/uuid > /run/boot_id
+mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
 echo up
 exec sleep infinity > /dev/null 2>&1
 "#;
@@ -34,6 +41,8 @@ pub struct Node {
     namespace: String,
     dir: PathBuf,
     holder_pid: u32,
+    /// Commands also see the processes of the holder.
+    booted: bool,
 }
 
 impl Node {
@@ -45,16 +54,39 @@ impl Node {
         name: &str,
         resolver: &str,
     ) -> Result<(Node, Child)> {
-        let namespace = format!("{id}-{name}");
+        Node::new_with(id, lab_dir, name, resolver, None)
+    }
+
+    /// As [`Node::new`], with `/etc` and its directory on this disk, an image of a file system.
+    pub(crate) fn new_with(
+        id: &str,
+        lab_dir: &Path,
+        name: &str,
+        resolver: &str,
+        disk_path: Option<&Path>,
+    ) -> Result<(Node, Child)> {
         let dir = lab_dir.join(name);
         for part in ["etc", "etc.work", "log"] {
             fs::create_dir_all(dir.join(part))?;
         }
-        host_command(&["ip", "netns", "add", &namespace])?;
+        let (node, holder) = Node::boot(&format!("{id}-{name}"), &dir, disk_path)?;
+        node.write_file("/etc/resolv.conf", &format!("nameserver {resolver}\n"))?;
+        node.write_file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")?;
+        Ok((node, holder))
+    }
+
+    /// Starts a node with the files that are there, in a new namespace, with loopback up.
+    pub(crate) fn boot(
+        namespace: &str,
+        dir: &Path,
+        disk_path: Option<&Path>,
+    ) -> Result<(Node, Child)> {
+        host_command(&["ip", "netns", "add", namespace])?;
         let mut holder = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{namespace}"))
             .args(["unshare", "--mount", "--propagation", "private", "sh", "-c", HOLDER, "sh"])
-            .arg(&dir)
+            .arg(dir)
+            .args(disk_path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -64,11 +96,17 @@ impl Node {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         ensure!(line == "up\n", "cannot mount the private /etc, /sys and /run of {namespace}");
-        let node = Node { namespace, dir, holder_pid: holder.id() };
-        node.write_file("/etc/resolv.conf", &format!("nameserver {resolver}\n"))?;
-        node.write_file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")?;
+        let (namespace, dir) = (namespace.to_owned(), dir.to_owned());
+        let node = Node { namespace, dir, holder_pid: holder.id(), booted: false };
         node.ip(&["link", "set", "lo", "up"])?;
         Ok((node, holder))
+    }
+
+    /// The same network, as a machine that was booted in it sees it: its files and its processes.
+    /// `init_pid` is its first process.
+    #[must_use]
+    pub fn inside(&self, init_pid: u32) -> Node {
+        Node { holder_pid: init_pid, booted: true, ..self.clone() }
     }
 
     /// The name of its network namespace.
@@ -84,7 +122,8 @@ impl Node {
 
     /// The words of a command line that opens a shell in this node.
     pub fn enter_command(&self) -> String {
-        format!("nsenter --target {} --net --mount", self.holder_pid)
+        let pids = if self.booted { " --pid" } else { "" };
+        format!("nsenter --target {} --net --mount{pids}", self.holder_pid)
     }
 
     /// A command that will run in this node.
@@ -92,9 +131,11 @@ impl Node {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{}", self.namespace))
-            .arg(format!("--mount=/proc/{}/ns/mnt", self.holder_pid))
-            .arg("--")
-            .args(words);
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.holder_pid));
+        if self.booted {
+            command.arg(format!("--pid=/proc/{}/ns/pid", self.holder_pid));
+        }
+        command.arg("--").args(words);
         command
     }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::lab::{Lab, address};
+use crate::address;
+use crate::lab::Lab;
 use crate::node::host_command;
 
 /// The carrier loses everything in silence.
@@ -79,21 +80,26 @@ impl Lab {
         Ok(back)
     }
 
+    /// Lays another cable from the first client, where it is called `link`, to its router: network
+    /// 192.168.`network`.0/24, in which the client has no address yet.
+    pub fn add_link(&self, link: &str, port: &str, network: u8) -> Result<()> {
+        let (client, router) = (&self.clients[0], &self.routers[0]);
+        let (here, there) = (client.namespace(), router.namespace());
+        let cable = ["ip", "link", "add", link, "netns", here, "type", "veth", "peer"];
+        host_command(&[&cable[..], &["name", port, "netns", there]].concat())?;
+        // link-local addresses are there at once, for good
+        client.sysctl(&[&format!("net/ipv6/conf/{link}/accept_dad=0")])?;
+        router.ip(&["address", "add", &format!("192.168.{network}.1/24"), "dev", port])?;
+        router.ip(&["link", "set", port, "up"])?;
+        client.ip(&["link", "set", link, "up"]).map(drop)
+    }
+
     /// The first client goes from its link, with another address, to another one, and the next
     /// time back again.
     pub fn change_link(&self) -> Result<Instant> {
         let client = &self.clients[0];
-        let links = client.ip(&["-brief", "link"])?;
-        if !links.contains(SECOND_LINK) {
-            let (here, there) = (client.namespace(), self.routers[0].namespace());
-            let cable = ["ip", "link", "add", SECOND_LINK, "netns", here, "type", "veth", "peer"];
-            host_command(&[&cable[..], &["name", "second", "netns", there]].concat())?;
-            self.routers[0].ok(&[
-                "sh",
-                "-c",
-                "ip address add 192.168.77.1/24 dev second && ip link set second up",
-            ])?;
-            client.ip(&["link", "set", SECOND_LINK, "up"])?;
+        if !client.ip(&["-brief", "link"])?.contains(SECOND_LINK) {
+            self.add_link(SECOND_LINK, "second", 77)?;
         }
         let second = client.ip(&["-brief", "-4", "address", "show", "dev", SECOND_LINK])?;
         let (from, to) =

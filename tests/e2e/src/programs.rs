@@ -1,5 +1,7 @@
 //! `cipherwall-server` and `cipherwall` in the laboratory, used as a person or a script would.
 
+mod daemon;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::lab::{Lab, address};
+use crate::address;
+use crate::lab::Lab;
 use crate::node::{Node, Ran};
 use crate::process::Process;
 use crate::tools::until;
@@ -122,6 +125,16 @@ impl GatewayNode {
     pub fn start_new(lab: &Lab, programs: &Programs) -> Result<GatewayNode> {
         let mut gateway = GatewayNode::new(lab, programs);
         gateway.init(&address::GATEWAY.to_string())?;
+        gateway.start()?;
+        Ok(gateway)
+    }
+
+    /// As [`GatewayNode::start_new`], on another machine, which is reached at this address.
+    pub fn start_on(node: &Node, endpoint: &str, programs: &Programs) -> Result<GatewayNode> {
+        let (node, program) = (node.clone(), programs.server_path.clone());
+        let state_dir = node.dir().join("state");
+        let mut gateway = GatewayNode { node, program, state_dir, process: None };
+        gateway.init(endpoint)?;
         gateway.start()?;
         Ok(gateway)
     }

@@ -66,9 +66,18 @@ fn remove_where(is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
 /// Goes on where a step fails: this also runs while a test panics.
 pub(crate) fn remove(id: &str) {
     let names = namespaces(id);
+    end_processes(&names);
+    for name in &names {
+        let _ = Command::new("ip").args(["netns", "delete", name]).output();
+    }
+    let _ = fs::remove_dir_all(Path::new(BASE_DIR).join(id));
+}
+
+/// Ends every process in these namespaces.
+pub(crate) fn end_processes(namespaces: &[String]) {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let pids: Vec<Pid> = names.iter().flat_map(|name| processes_in(name)).collect();
+        let pids: Vec<Pid> = namespaces.iter().flat_map(|name| processes_in(name)).collect();
         if pids.is_empty() || Instant::now() > deadline {
             break;
         }
@@ -77,10 +86,6 @@ pub(crate) fn remove(id: &str) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    for name in &names {
-        let _ = Command::new("ip").args(["netns", "delete", name]).output();
-    }
-    let _ = fs::remove_dir_all(Path::new(BASE_DIR).join(id));
 }
 
 fn namespaces(id: &str) -> Vec<String> {

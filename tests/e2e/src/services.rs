@@ -2,18 +2,20 @@
 //! few lines, never touching the host's own services.
 
 use std::fs;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::lab::address;
+use crate::address;
 use crate::node::Node;
 use crate::process::Process;
 use crate::tools::until;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// As clients have it.
+const PROBE_NAME: &str = "connectivitycheck.gstatic.com";
 
 /// nginx: a page, the visitor's address at `/visitor`, downloads, uploads by PUT to `/upload/`.
 pub(crate) fn start_nginx(node: &Node, root_dir: &Path) -> Result<Process> {
@@ -34,6 +36,7 @@ pub(crate) fn start_nginx(node: &Node, root_dir: &Path) -> Result<Process> {
            server {{
              listen 80; listen [::]:80; root {root};
              location = /visitor {{ return 200 \"$remote_addr\\n\"; }}
+             location = /generate_204 {{ return 204; }}
              location /upload/ {{ dav_methods PUT; }}
            }}
          }}\n"
@@ -47,17 +50,19 @@ pub(crate) fn start_nginx(node: &Node, root_dir: &Path) -> Result<Process> {
 
 const INDEX: &str = "<!doctype html><title>lab</title><h1>It is the laboratory's web host</h1>\n";
 
-/// The DNS of this internet: `www.lab.test`, `gateway.lab.test`, and `long.lab.test`, whose TXT
-/// records only fit into an answer over TCP. Logs who asked for what.
+/// The DNS of this internet: `www.lab.test`, `gateway.lab.test`, the name by which clients find out
+/// whether there is an internet, and `long.lab.test`, whose TXT records only fit into an answer over
+/// TCP. Logs who asked for what.
 pub(crate) fn start_dns_server(node: &Node) -> Result<Process> {
     let text = "x".repeat(250);
     let mut config = format!(
-        "no-resolv\nno-hosts\nlog-queries\nlocal=/test/\n\
-         host-record=www.lab.test,{},{}\nhost-record=gateway.lab.test,{},{}\n",
-        address::WEB,
-        address::WEB_V6,
+        "no-resolv\nno-hosts\nlog-queries\nlocal=/test/\ninterface=eth0\nbind-interfaces\n\
+         host-record=www.lab.test,{web},{web_v6}\nhost-record={PROBE_NAME},{web},{web_v6}\n\
+         host-record=gateway.lab.test,{},{}\n",
         address::GATEWAY,
         address::GATEWAY_V6,
+        web = address::WEB,
+        web_v6 = address::WEB_V6,
     );
     for index in 0..8 {
         config += &format!("txt-record=long.lab.test,{index}{text}\n");
@@ -102,7 +107,8 @@ pub(crate) fn start_iperf3(node: &Node) -> Result<Process> {
 #[derive(Debug)]
 pub struct Sshd {
     process: Process,
-    key_path: PathBuf,
+    /// The path of the user's key.
+    key: String,
 }
 
 impl Sshd {
@@ -124,18 +130,32 @@ impl Sshd {
         let mut process =
             node.spawn("sshd", &["/usr/sbin/sshd", "-D", "-e", "-f", &path("config")])?;
         process.wait_for_error_line("listening on 0.0.0.0", PATIENCE)?;
-        Ok(Sshd { process, key_path: PathBuf::from(path("user_key")) })
+        Ok(Sshd { process, key: path("user_key") })
     }
 
     /// Logs in from `client` at `server` and runs `echo`; an error if that does not work.
     pub fn log_in(&self, client: &Node, server: Ipv4Addr) -> Result<()> {
-        let key = self.key_path.display().to_string();
-        let target = format!("root@{server}");
-        let mut words = vec!["ssh", "-F", "none", "-i", &key, "-o", "BatchMode=yes"];
-        words.extend(["-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=no"]);
-        words.extend(["-o", "UserKnownHostsFile=/dev/null", &target, "echo", "logged-in"]);
-        let answer = client.run(&words)?;
+        let answer = client.run(&self.words(&format!("root@{server}"), "echo logged-in"))?;
         anyhow::ensure!(answer.stdout.contains("logged-in"), "{answer}{}", self.process.logs());
         Ok(())
+    }
+
+    /// Logs in from `client` at `server` and runs a command of the shell, in the background, with
+    /// logs of this name.
+    pub fn session(
+        &self,
+        name: &str,
+        client: &Node,
+        server: IpAddr,
+        command: &str,
+    ) -> Result<Process> {
+        client.spawn(name, &self.words(&format!("root@{server}"), command))
+    }
+
+    fn words<'a>(&'a self, target: &'a str, command: &'a str) -> Vec<&'a str> {
+        let mut words = vec!["ssh", "-F", "none", "-i", &self.key, "-o", "BatchMode=yes"];
+        words.extend(["-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=no"]);
+        words.extend(["-o", "UserKnownHostsFile=/dev/null", target, command]);
+        words
     }
 }

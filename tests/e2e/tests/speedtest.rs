@@ -68,7 +68,10 @@ fn a_speed_test_measures_the_tunnel_for_several_clients_at_once() -> Result<()> 
     client.import(&gateway.invite("alice")?.link)?;
     let ran = client.run(&["speedtest"])?;
     assert_eq!(ran.code(), NOT_REACHABLE, "{ran}");
-    assert!(ran.stderr.contains("not connected") && ran.stderr.contains("connect --"), "{ran}");
+    assert!(
+        ran.stderr.contains("not connected") && ran.stderr.contains("cipherwall connect"),
+        "{ran}"
+    );
 
     client.connect(&[])?;
     let other = ClientNode::connect_new(&lab, 1, &programs, &gateway, "bob")?;

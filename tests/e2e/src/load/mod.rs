@@ -26,7 +26,8 @@ use cipherwall_proto::invitation::Invitation;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::lab::{Lab, address};
+use crate::address;
+use crate::lab::Lab;
 use crate::programs::{GatewayNode, Programs};
 use crate::tools::until;
 use peer::Peer;

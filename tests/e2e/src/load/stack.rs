@@ -18,7 +18,7 @@ use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
 use super::peer::{self, PORT};
 use super::{Arrived, Way};
-use crate::lab::address;
+use crate::address;
 
 /// Bytes under way that a connection can have.
 const WINDOW: usize = 1 << 20;

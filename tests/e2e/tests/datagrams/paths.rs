@@ -60,7 +60,8 @@ fn everything_flows(lab: &Lab, client: &ClientNode) -> Result<()> {
     for size in ["56", "1200", "1300", "1392"] {
         let options = ["-M", "do", "-s", size];
         let pinged = Ping::send_with(&client.node, address::WEB.into(), 5, &options)?;
-        assert_eq!(pinged.received, 5, "echoes of {size} bytes");
+        // a datagram may be lost; one that does not fit is lost five times
+        assert!(pinged.received >= 4, "echoes of {size} bytes: {pinged:?}");
     }
     let _iperf3 = lab.start_iperf3()?;
     for stream in [Stream::UdpUp(5_000_000), Stream::UdpDown(5_000_000)] {

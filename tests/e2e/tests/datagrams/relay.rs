@@ -130,7 +130,10 @@ fn carry(shared: &Shared, way: Way) {
         let (size, peer) = match from.recv_from(&mut datagram) {
             Ok(received) => received,
             Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionRefused | ErrorKind::Interrupted
+                ) =>
             {
                 continue;
             }
