@@ -4,15 +4,18 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{LASTING_PORT, TICK};
-use crate::node::Node;
+use crate::{node::Node, until};
 
 /// An echo request (RFC 4443); the kernel fills in the checksum.
 const ECHO_REQUEST: [u8; 12] = *b"\x80\0\0\0FS\0\0ping";
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The server on the web host.
 pub(super) struct FarSide {
@@ -28,7 +31,14 @@ impl FarSide {
         let node = node.clone();
         let open = move || -> Result<FarSide> {
             node.enter_network()?;
-            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, LASTING_PORT))?;
+            // an earlier one's lives on in a process that is just being started, until that is
+            let listener =
+                until("the port of the far side", PATIENCE, || {
+                    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, LASTING_PORT)) {
+                        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+                        bound => Ok(Some(bound?)),
+                    }
+                })?;
             listener.set_nonblocking(true)?;
             let ping = |address| -> Result<(SocketAddr, Socket)> {
                 let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;

@@ -97,7 +97,9 @@ fn a_session_that_the_gateway_ends_leaves_traffic_blocked_until_the_user_disconn
     scene.client.run(&["settings", "set", &direct])?.ok()?;
     let before = HostState::of(&scene.client.node)?;
     let neighbour = || Ping::send(&scene.client.node, address::router(0).into(), 2);
-    assert_eq!(neighbour()?.received, 2, "the local network without a tunnel");
+    until("the local network without a tunnel", PATIENCE, || {
+        Ok((neighbour()?.received == 2).then_some(()))
+    })?;
     scene.client.connect_by_daemon(&["--no-lan"])?;
     scene.expect_way(false, "to a network that is reached directly")?;
     scene.gateway.run(&["user", "disable", "alice"])?.ok()?;
@@ -170,7 +172,7 @@ fn a_gateway_that_has_moved_to_another_address_is_found_by_its_name() -> Result<
     gateway.node.ip(&["address", "add", "203.0.113.3/24", "dev", "eth0"])?;
     lab.internet.nft(
         "table inet moved {\n chain everything {\n type filter hook forward priority -10;\n \
-         ip daddr 203.0.113.2 tcp dport 8443 drop\n }\n }\n",
+         ip saddr 192.0.2.2 ip daddr 203.0.113.2 drop\n }\n }\n",
     )?;
     let minute = std::time::Duration::from_secs(60);
     until("the client to be reconnecting", minute, || {

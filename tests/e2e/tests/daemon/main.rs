@@ -18,7 +18,7 @@ const NOT_PERMITTED: i32 = 3;
 const NOT_REACHABLE: i32 = 4;
 const REJECTED: i32 = 5;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway, and a client that was imported, with its daemon.
 struct Scene {
