@@ -127,10 +127,11 @@ impl<C: Serialize + DeserializeOwned + Clone> Journal<C> {
     }
 }
 
-struct Parsed<C> {
+/// What a journal's text says.
+pub(crate) struct Parsed<C> {
     origin: Option<Origin>,
-    changes: Vec<C>,
-    unreadable: usize,
+    pub(crate) changes: Vec<C>,
+    pub(crate) unreadable: usize,
 }
 
 impl<C> Default for Parsed<C> {
@@ -139,7 +140,7 @@ impl<C> Default for Parsed<C> {
     }
 }
 
-fn parse<C: DeserializeOwned>(bytes: &[u8]) -> Parsed<C> {
+pub(crate) fn parse<C: DeserializeOwned>(bytes: &[u8]) -> Parsed<C> {
     let mut parsed = Parsed::default();
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     for text in bytes[..whole].split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
@@ -158,7 +159,7 @@ fn line<C: Serialize>(line: &Line<C>) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn lines<C: Serialize + Clone>(changes: &[C]) -> io::Result<Vec<u8>> {
+pub(crate) fn lines<C: Serialize + Clone>(changes: &[C]) -> io::Result<Vec<u8>> {
     let lines: io::Result<Vec<_>> =
         changes.iter().map(|change| line(&Line::Change(change.clone()))).collect();
     Ok(lines?.concat())

@@ -18,11 +18,15 @@ mod wanted;
 #[cfg(target_os = "linux")]
 mod linux;
 
+#[cfg(all(target_os = "linux", feature = "fuzz"))]
+pub use linux::fuzz;
+
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{Guard, Host, NetworkPath, NetworkWatch, has_ipv6_uplink};
 pub use policy::{Kept, Opening, Policy, Protocol};
 pub use report::Report;
 pub use wanted::{
-    ClientNetwork, GatewayNetwork, MARK_DEFAULT, Role, TABLE_DEFAULT, Wanted, default_routes,
+    CONNECTIONS_EACH_DEFAULT, ClientNetwork, GatewayNetwork, MARK_DEFAULT, Role, TABLE_DEFAULT,
+    Wanted, default_routes,
 };

@@ -14,6 +14,10 @@ pub const MARK_DEFAULT: u32 = 0x6377;
 /// The routing table that leads into the tunnel.
 pub const TABLE_DEFAULT: u32 = 25_463;
 
+/// How many connections a client may have at a time: more than busy programs need, and few enough that
+/// several clients together do not fill the kernel's table, 65,536 on a small machine.
+pub const CONNECTIONS_EACH_DEFAULT: u32 = 4_096;
+
 /// Everything into the tunnel: the two halves of each address family, which leave the host's own
 /// default route in place (A11).
 #[must_use]
@@ -93,6 +97,9 @@ pub struct GatewayNetwork {
     pub listen_udp: Vec<RangeInclusive<u16>>,
     /// The TCP ports of services on its inner addresses, beside DNS, that clients may reach.
     pub inside_tcp: Vec<u16>,
+    /// How many connections each client may have through the gateway at a time, and as many to it;
+    /// none: any number. [`CONNECTIONS_EACH_DEFAULT`].
+    pub connections_each: Option<u32>,
     /// Whether the gateway has IPv6 to the internet. Where it has none, IPv6 from inside is refused
     /// at once with an ICMPv6 error.
     pub ipv6_uplink: bool,

@@ -5,6 +5,8 @@ mod change;
 mod client;
 mod command;
 mod dns;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod gateway;
 mod guard;
 mod netlink;

@@ -8,7 +8,7 @@ pub fn has_ipv6_uplink() -> bool {
 
 /// `routes`: the text of `/proc/net/ipv6_route`. Destination, prefix length, source, its length,
 /// next hop, metric, references, uses, flags, device, all hexadecimal.
-fn has_default(routes: &str) -> bool {
+pub(super) fn has_default(routes: &str) -> bool {
     /// `RTF_REJECT`: a route that refuses.
     const REJECT: u32 = 0x200;
     routes.lines().any(|line| {

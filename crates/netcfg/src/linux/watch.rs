@@ -13,6 +13,7 @@ use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         link::{LinkFlags, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage},
     },
 };
@@ -130,6 +131,21 @@ impl NetworkWatch {
             link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp));
         Some(path)
     }
+
+    /// The hardware address of a path's router, by which a network can be told from another one
+    /// with the same addresses; `None` while this host does not know it.
+    pub async fn router_hardware(&self, path: &NetworkPath) -> Option<Vec<u8>> {
+        let router = path.router?;
+        let mut all = self.handle.neighbours().get().execute().boxed();
+        while let Ok(Some(neighbour)) = all.try_next().await {
+            if neighbour.header.ifindex == path.interface
+                && let Some(hardware) = hardware_of(&neighbour, router)
+            {
+                return Some(hardware);
+            }
+        }
+        None
+    }
 }
 
 impl std::fmt::Debug for NetworkWatch {
@@ -151,6 +167,21 @@ fn path(route: &RouteMessage) -> Option<NetworkPath> {
         }
     }
     Some(NetworkPath { interface: interface?, router, source, carrier: false })
+}
+
+/// The hardware address of this neighbour, if it is the one that is asked for.
+fn hardware_of(neighbour: &NeighbourMessage, address: IpAddr) -> Option<Vec<u8>> {
+    let (mut is_it, mut hardware) = (false, None);
+    for attribute in &neighbour.attributes {
+        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) = attribute {
+            is_it = IpAddr::V4(*v4) == address;
+        } else if let NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) = attribute {
+            is_it = IpAddr::V6(*v6) == address;
+        } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
+            hardware = Some(bytes.clone());
+        }
+    }
+    hardware.filter(|_| is_it)
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

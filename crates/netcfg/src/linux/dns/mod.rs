@@ -2,7 +2,7 @@
 
 pub(super) mod network_manager;
 pub(super) mod openresolv;
-mod outside;
+pub(super) mod outside;
 pub(super) mod resolved;
 pub(super) mod resolver_file;
 pub(super) mod watch;
@@ -106,7 +106,7 @@ fn choose(facts: &Facts) -> Backends {
 }
 
 /// The words of the lines of a resolver file that begin with `keyword`.
-fn words_after<'a>(keyword: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
+pub(super) fn words_after<'a>(keyword: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().flat_map(move |line| {
         let mut words = line.split_whitespace();
         let is_it = words.next() == Some(keyword);

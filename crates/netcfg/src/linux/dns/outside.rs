@@ -94,7 +94,7 @@ fn read(path: &Path) -> String {
 }
 
 /// The servers that a text names as the resolver file does.
-fn servers(text: &str) -> Vec<SocketAddr> {
+pub(in crate::linux) fn servers(text: &str) -> Vec<SocketAddr> {
     words_after("nameserver", text).filter_map(server).collect()
 }
 

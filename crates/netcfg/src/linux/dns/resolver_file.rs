@@ -197,7 +197,8 @@ impl Content {
     }
 }
 
-fn text(servers: &[IpAddr], old: &str) -> String {
+/// The file with these servers, and what an old one said of anything else.
+pub(in crate::linux) fn text(servers: &[IpAddr], old: &str) -> String {
     let servers = servers.iter().map(|server| format!("nameserver {server}\n"));
     let kept = old
         .lines()

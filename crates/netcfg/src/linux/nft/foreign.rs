@@ -30,8 +30,8 @@ pub(in crate::linux) struct ForeignRule {
 impl ForeignRule {
     /// Inserts the rule; where the table cannot be changed, returns what the user has to do.
     pub(in crate::linux) async fn make(&self) -> Result<Option<String>, Error> {
-        let ForeignRule { family, table, chain, rule, comment } = self;
-        let text = format!("insert rule {family} {table} {chain} {rule} comment \"{comment}\"\n");
+        let ForeignRule { family, table, chain, rule, .. } = self;
+        let text = self.insertion();
         match transaction("let the tunnel through another firewall", &text).await {
             Ok(()) => Ok(None),
             Err(Error::NotPermitted { .. } | Error::Program { .. }) => Ok(Some(format!(
@@ -41,6 +41,12 @@ impl ForeignRule {
             ))),
             Err(error) => Err(error),
         }
+    }
+
+    /// The command for `nft`.
+    pub(in crate::linux) fn insertion(&self) -> String {
+        let ForeignRule { family, table, chain, rule, comment } = self;
+        format!("insert rule {family} {table} {chain} {rule} comment \"{comment}\"\n")
     }
 
     pub(in crate::linux) async fn undo(&self) -> Result<Undone, Error> {
@@ -78,7 +84,10 @@ const FIREWALLD: &str = " (firewall-cmd --permanent --zone=trusted --add-interfa
 pub(in crate::linux) async fn rules(
     wanted: &GatewayNetwork,
 ) -> Result<Vec<(ForeignRule, bool)>, Error> {
-    let ruleset = Ruleset::read().await?;
+    Ok(rules_in(&Ruleset::read().await?, wanted))
+}
+
+fn rules_in(ruleset: &Ruleset, wanted: &GatewayNetwork) -> Vec<(ForeignRule, bool)> {
     let mut rules = Vec::new();
     for chain in ruleset.blocking_chains() {
         let text = |key: &str| chain[key].as_str().unwrap_or_default().to_owned();
@@ -94,7 +103,16 @@ pub(in crate::linux) async fn rules(
             rules.push((rule, there));
         }
     }
-    Ok(rules)
+    rules
+}
+
+/// [`rules`] in the text that `nft -j -a list ruleset` printed; none if it cannot be read.
+#[cfg(feature = "fuzz")]
+pub(in crate::linux) fn rules_in_text(
+    text: &str,
+    wanted: &GatewayNetwork,
+) -> Option<Vec<(ForeignRule, bool)>> {
+    Ruleset::parse(text).ok().map(|ruleset| rules_in(&ruleset, wanted))
 }
 
 /// What has to pass a blocking chain at this hook: the rule, and what it is for.
@@ -134,7 +152,7 @@ fn needed(wanted: &GatewayNetwork, hook: &str, family: &str) -> Vec<(String, Str
 }
 
 /// `9000-9099`, or `1194` if it is only one.
-fn span(ports: &RangeInclusive<u16>, to: char) -> String {
+pub(super) fn span(ports: &RangeInclusive<u16>, to: char) -> String {
     let (first, last) = (ports.start(), ports.end());
     if first == last { first.to_string() } else { format!("{first}{to}{last}") }
 }
@@ -146,13 +164,17 @@ impl Ruleset {
     async fn read() -> Result<Ruleset, Error> {
         let what = "look for other firewalls";
         let text = list(what, &["-j", "-a", "list", "ruleset"]).await?;
-        let mut whole: Value = serde_json::from_str(&text).map_err(|error| Error::Program {
+        Ruleset::parse(&text).map_err(|error| Error::Program {
             what: what.to_owned(),
             program: "nft -j -a list ruleset".to_owned(),
             detail: error.to_string(),
-        })?;
-        let Value::Array(items) = whole["nftables"].take() else { return Ok(Ruleset(Vec::new())) };
-        Ok(Ruleset(items))
+        })
+    }
+
+    fn parse(text: &str) -> serde_json::Result<Ruleset> {
+        let whole: Value = serde_json::from_str(text)?;
+        let items = whole.get("nftables").and_then(Value::as_array);
+        Ok(Ruleset(items.cloned().unwrap_or_default()))
     }
 
     fn rules(&self) -> impl Iterator<Item = &Value> {
@@ -169,6 +191,7 @@ impl Ruleset {
                 && is_one_of("type", &["filter"])
                 && is_one_of("family", &["ip", "ip6", "inet"])
                 && !is_one_of("table", &["cipherwall", "cipherwall-gw"])
+                && ["table", "name"].iter().all(|key| is_plain(&chain[*key]))
                 && (is_one_of("policy", &["drop"])
                     || self.ends_in_drop(chain, &chain["name"], &mut HashSet::new()))
         })
@@ -190,6 +213,13 @@ impl Ruleset {
             None => false,
         })
     }
+}
+
+/// Names go into a script for `nft` as they are. With others than these, which no firewall in use has,
+/// it would be another script.
+fn is_plain(name: &Value) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./\\".contains(c);
+    name.as_str().is_some_and(|name| !name.is_empty() && name.chars().all(plain))
 }
 
 enum Verdict<'a> {
@@ -235,7 +265,11 @@ pub(in crate::linux) async fn legacy_warning(wanted: &GatewayNetwork) -> Option<
 }
 
 /// The rules that are missing in what `iptables-legacy -S` printed.
-fn legacy_rules(wanted: &GatewayNetwork, family: &str, rules: &str) -> Vec<String> {
+pub(in crate::linux) fn legacy_rules(
+    wanted: &GatewayNetwork,
+    family: &str,
+    rules: &str,
+) -> Vec<String> {
     let blocks = |chain: &str| {
         [format!("-P {chain} DROP"), format!("-A {chain} -j DROP"), format!("-A {chain} -j REJECT")]
             .iter()
@@ -283,6 +317,7 @@ mod tests {
             listen_tcp: vec![8443],
             listen_udp: vec![1194..=1194, 9000..=9099],
             inside_tcp: Vec::new(),
+            connections_each: None,
             ipv6_uplink: false,
         }
     }

@@ -2,14 +2,14 @@
 //!
 //! Other tables stay in force beside it: what they drop is dropped, whatever is accepted here.
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+mod connections;
+mod private;
+mod translation;
 
-use super::{chain, hosts, sets, table::Table};
+use std::collections::BTreeSet;
+
+use super::{chain, foreign::span, hosts, sets, table::Table};
 use crate::GatewayNetwork;
-
-/// The lowest port used for translated connections: above the ports of the host's own services, so
-/// that no client can take the place of one of them in the connection table (CVE-2021-3773).
-const LOWEST_SOURCE_PORT: u16 = 32_768;
 
 /// The gateway's table.
 pub(in crate::linux) fn table(wanted: &GatewayNetwork) -> Table {
@@ -32,6 +32,7 @@ pub(in crate::linux) fn table(wanted: &GatewayNetwork) -> Table {
                 accept_echo(wanted),
                 accept_dns(wanted),
                 accept_inside_services(wanted),
+                refuse_listening_ports(wanted),
                 accept_allowed_private(wanted),
                 drop_to_private(wanted, "of the gateway"),
             ]
@@ -41,6 +42,7 @@ pub(in crate::linux) fn table(wanted: &GatewayNetwork) -> Table {
             "through_gateway",
             "filter hook forward priority filter",
             [
+                drop_untranslatable(wanted),
                 accept_allowed_private(wanted),
                 drop_to_private(wanted, "behind the gateway"),
                 drop_past_uplink(wanted),
@@ -52,55 +54,18 @@ pub(in crate::linux) fn table(wanted: &GatewayNetwork) -> Table {
             "filter hook forward priority mangle",
             clamp_segment_size_to_path(wanted),
         ),
+        connections::limit(wanted),
         chain(
             "translate",
-            "nat hook postrouting priority srcnat",
-            [masquerade_inside(wanted), masquerade_to_allowed_private(wanted)].concat(),
+            translation::HOOK,
+            [
+                translation::masquerade_inside(wanted),
+                translation::masquerade_to_allowed_private(wanted),
+            ]
+            .concat(),
         ),
     ];
     Table { name: "cipherwall-gw".into(), text: text.concat() }
-}
-
-/// Networks that no client should reach through the gateway unless it is allowed: private, shared,
-/// loopback, link-local (with the clouds' metadata service), reserved and multicast.
-fn private_networks() -> Vec<IpNet> {
-    const V4: [([u8; 4], u8); 12] = [
-        ([0, 0, 0, 0], 8),
-        ([10, 0, 0, 0], 8),
-        ([100, 64, 0, 0], 10),
-        ([127, 0, 0, 0], 8),
-        ([169, 254, 0, 0], 16),
-        ([172, 16, 0, 0], 12),
-        ([192, 0, 0, 0], 24),
-        ([192, 168, 0, 0], 16),
-        ([198, 18, 0, 0], 15),
-        ([224, 0, 0, 0], 4),
-        ([240, 0, 0, 0], 4),
-        ([255, 255, 255, 255], 32),
-    ];
-    const V6: [([u16; 8], u8); 6] = [
-        ([0, 0, 0, 0, 0, 0, 0, 0], 96), // unspecified, loopback, IPv4-compatible
-        ([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), // IPv4-mapped
-        ([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), // local-use translation
-        ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), // unique local
-        ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), // link-local
-        ([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), // multicast
-    ];
-    let v4 = V4.map(|(address, length)| Ipv4Net::new_assert(address.into(), length));
-    let translated = v4.map(through_nat64);
-    let v6 = V6.map(|(address, length)| Ipv6Net::new_assert(address.into(), length));
-    v4.into_iter()
-        .map(IpNet::V4)
-        .chain(translated.into_iter().map(IpNet::V6))
-        .chain(v6.into_iter().map(IpNet::V6))
-        .collect()
-}
-
-/// The same network written for a NAT64 translator (RFC 6052), behind which it would be reached.
-fn through_nat64(network: Ipv4Net) -> Ipv6Net {
-    let [a, b, c, d] = network.network().octets().map(u16::from);
-    let address = [0x64, 0xff9b, 0, 0, 0, 0, a << 8 | b, c << 8 | d];
-    Ipv6Net::new_assert(address.into(), 96 + network.prefix_len())
 }
 
 /// Each session may only use its own inner address; whatever else comes out of the tunnel is none
@@ -200,6 +165,39 @@ fn accept_inside_services(wanted: &GatewayNetwork) -> Vec<String> {
     wanted.inside_tcp.iter().flat_map(rule).collect()
 }
 
+/// The ports on which the gateway accepts clients, on any of its addresses: a tunnel inside the
+/// tunnel would let a client appear under inside addresses, which no limit is made for, and lead the
+/// gateway's answers back into itself.
+fn refuse_listening_ports(wanted: &GatewayNetwork) -> Vec<String> {
+    let interface = &wanted.interface;
+    let tcp = port_set(wanted.listen_tcp.iter().map(ToString::to_string));
+    let udp = port_set(wanted.listen_udp.iter().map(|ports| span(ports, '-')));
+    let rule = |protocol: &str, ports: &str, answer: &str| {
+        format!(
+            "iifname \"{interface}\" {protocol} dport {ports} counter reject with {answer} \
+             comment \"tunnel in the tunnel\""
+        )
+    };
+    let tcp = tcp.map(|ports| rule("tcp", &ports, "tcp reset"));
+    tcp.into_iter().chain(udp.map(|ports| rule("udp", &ports, "icmpx admin-prohibited"))).collect()
+}
+
+/// Ports and ranges as an nft set; none if there are none.
+fn port_set(ports: impl Iterator<Item = String>) -> Option<String> {
+    let ports: BTreeSet<String> = ports.collect();
+    let ports: Vec<String> = ports.into_iter().collect();
+    (!ports.is_empty()).then(|| format!("{{ {} }}", ports.join(", ")))
+}
+
+/// What belongs to no connection is not translated, and would leave with an inside address.
+fn drop_untranslatable(wanted: &GatewayNetwork) -> Vec<String> {
+    vec![format!(
+        "iifname \"{}\" ct state {{ invalid, untracked }} counter drop \
+         comment \"of no connection\"",
+        wanted.interface
+    )]
+}
+
 /// Private networks that the configuration allows.
 fn accept_allowed_private(wanted: &GatewayNetwork) -> Vec<String> {
     let interface = &wanted.interface;
@@ -209,11 +207,11 @@ fn accept_allowed_private(wanted: &GatewayNetwork) -> Vec<String> {
         .collect()
 }
 
-/// All others. The gateway's own public addresses are not among them, so that its public services
-/// can be used through the tunnel as from anywhere.
+/// All others. The gateway's own public addresses are not among them, so that its other public
+/// services (ssh, a web site) can be used through the tunnel as from anywhere.
 fn drop_to_private(wanted: &GatewayNetwork, whose: &str) -> Vec<String> {
     let interface = &wanted.interface;
-    sets(&private_networks())
+    sets(&private::networks())
         .iter()
         .map(|(family, set)| {
             format!(
@@ -247,86 +245,4 @@ fn clamp_segment_size_to_path(wanted: &GatewayNetwork) -> Vec<String> {
             )
         })
         .into()
-}
-
-/// Clients appear with the gateway's address (A10, B6).
-fn masquerade_inside(wanted: &GatewayNetwork) -> Vec<String> {
-    let leaving = match &wanted.uplink {
-        Some(uplink) => format!("oifname \"{uplink}\""),
-        None => format!("oifname != {{ \"{}\", \"lo\" }}", wanted.interface),
-    };
-    let ports = source_ports(&listened(wanted));
-    sets(&wanted.networks)
-        .iter()
-        .flat_map(|(family, set)| masquerade(&format!("{family} saddr {set} {leaving}"), &ports))
-        .collect()
-}
-
-/// Also in the allowed private networks, which may lie elsewhere than the uplink.
-fn masquerade_to_allowed_private(wanted: &GatewayNetwork) -> Vec<String> {
-    if wanted.uplink.is_none() {
-        return Vec::new();
-    }
-    let ports = source_ports(&listened(wanted));
-    let allowed = sets(&wanted.allow_private);
-    let mut rules = Vec::new();
-    for (family, inside) in sets(&wanted.networks) {
-        if let Some((_, allowed)) = allowed.iter().find(|(of, _)| *of == family) {
-            let matching = format!("{family} saddr {inside} {family} daddr {allowed}");
-            rules.extend(masquerade(&matching, &ports));
-        }
-    }
-    rules
-}
-
-fn masquerade(matching: &str, ports: &str) -> [String; 2] {
-    [
-        format!("{matching} meta l4proto {{ tcp, udp }} masquerade to :{ports} fully-random"),
-        format!("{matching} masquerade"),
-    ]
-}
-
-/// The ports that clients connect to.
-fn listened(wanted: &GatewayNetwork) -> Vec<u16> {
-    let udp = wanted.listen_udp.iter().cloned().flatten();
-    wanted.listen_tcp.iter().copied().chain(udp).collect()
-}
-
-/// The largest range of ports from [`LOWEST_SOURCE_PORT`] up without a port we listen on.
-fn source_ports(listen: &[u16]) -> String {
-    let mut taken: Vec<u16> =
-        listen.iter().copied().filter(|port| *port >= LOWEST_SOURCE_PORT).collect();
-    taken.sort_unstable();
-    let starts = std::iter::once(LOWEST_SOURCE_PORT)
-        .chain(taken.iter().filter_map(|port| port.checked_add(1)));
-    let ends = taken.iter().map(|port| port - 1).chain(std::iter::once(u16::MAX));
-    let (start, end) = starts
-        .zip(ends)
-        .max_by_key(|(start, end)| end.saturating_sub(*start))
-        .unwrap_or((LOWEST_SOURCE_PORT, u16::MAX));
-    format!("{start}-{end}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn translated_connections_never_take_a_listening_port() {
-        assert_eq!(source_ports(&[8443, 443]), "32768-65535");
-        assert_eq!(source_ports(&[40_000]), "40001-65535");
-        assert_eq!(source_ports(&[60_000, 60_001]), "32768-59999");
-        assert_eq!(source_ports(&[u16::MAX]), "32768-65534");
-        assert_eq!(source_ports(&[32_768]), "32769-65535");
-    }
-
-    #[test]
-    fn private_networks_are_also_known_as_a_translator_writes_them() {
-        let network = through_nat64("10.0.0.0/8".parse().unwrap());
-        assert_eq!(network, "64:ff9b::a00:0/104".parse().unwrap());
-        let metadata = through_nat64("169.254.0.0/16".parse().unwrap());
-        assert!(
-            metadata.contains(&"64:ff9b::169.254.169.254".parse::<std::net::Ipv6Addr>().unwrap())
-        );
-    }
 }

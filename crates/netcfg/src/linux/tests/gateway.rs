@@ -27,7 +27,7 @@ pub(super) const UPLINK: &str = "
 
 /// The internet host, and the clients' end of the tunnel, as namespaces; a veth pair stands for the
 /// TUN device.
-const LAB: &str = "
+pub(super) const LAB: &str = "
     ip netns add world; ip link set w0 netns world
     ip -n world link set lo up; ip -n world link set w0 up
     ip -n world addr add 203.0.113.5/24 dev w0; ip -n world addr add 192.168.7.5/24 dev w0
@@ -44,7 +44,7 @@ const LAB: &str = "
     ";
 
 /// A TUN device needs no neighbour discovery, the veth pair does.
-const NEIGHBOUR: &str = "ip neigh replace fd66::2 lladdr 02:00:00:00:00:02 dev cw0";
+pub(super) const NEIGHBOUR: &str = "ip neigh replace fd66::2 lladdr 02:00:00:00:00:02 dev cw0";
 
 /// As Docker and ufw (iptables-nft), firewalld and fail2ban leave them.
 pub(super) const OTHER_FIREWALLS: &str = r#"
@@ -99,17 +99,18 @@ pub(super) fn wanted() -> GatewayNetwork {
         listen_tcp: vec![8443],
         listen_udp: vec![1194..=1194],
         inside_tcp: vec![8474],
+        connections_each: Some(64),
         ipv6_uplink: true,
     }
 }
 
-async fn host() -> Host {
+pub(super) async fn host() -> Host {
     fs::create_dir_all("/run/state").unwrap();
     Host::open("/run/state".as_ref(), Role::Gateway).await.unwrap()
 }
 
 /// Tries for a while, because a veth pair that was just set up loses the first packets.
-fn client_reaches(target: &str) -> bool {
+pub(super) fn client_reaches(target: &str) -> bool {
     works(&format!("ip netns exec clients ping -c 1 -i 0.2 -w 5 {target}"))
 }
 
@@ -117,11 +118,11 @@ fn client_is_kept_from(target: &str) -> bool {
     !works(&format!("ip netns exec clients ping -c 1 -W 1 {target}"))
 }
 
-fn client_connects(address: &str) -> bool {
+pub(super) fn client_connects(address: &str) -> bool {
     connects("clients", address).is_some()
 }
 
-fn connects(namespace: &str, address: &str) -> Option<TcpStream> {
+pub(super) fn connects(namespace: &str, address: &str) -> Option<TcpStream> {
     let address = address.parse().unwrap();
     in_namespace(namespace, || TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok())
 }

@@ -5,6 +5,7 @@ mod client;
 mod dns;
 mod faults;
 mod gateway;
+mod gateway_abuse;
 mod guard;
 mod policy;
 mod policy_among_others;

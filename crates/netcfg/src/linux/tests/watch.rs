@@ -41,6 +41,13 @@ async fn story() {
     assert_eq!(v6.router, Some("2001:db8:1::1".parse().unwrap()));
     assert_eq!(v6.source, Some("2001:db8:1::2".parse().unwrap()));
 
+    assert_eq!(watch.router_hardware(&wifi).await, None, "not known yet");
+    sh("ip neigh replace 192.168.1.1 lladdr 02:00:00:00:00:07 dev wifi && \
+        ip neigh replace 192.168.1.9 lladdr 02:00:00:00:00:09 dev wifi && \
+        ip neigh replace 2001:db8:1::1 lladdr 02:00:00:00:00:06 dev wifi");
+    assert_eq!(watch.router_hardware(&wifi).await, Some(vec![2, 0, 0, 0, 0, 7]));
+    assert_eq!(watch.router_hardware(&v6).await, Some(vec![2, 0, 0, 0, 0, 6]));
+
     sh("ip link set far down");
     let cut = after_change(&mut watch, gateway).await.unwrap();
     assert_eq!(cut, NetworkPath { carrier: false, ..wifi.clone() });
