@@ -3,7 +3,7 @@
 //! `cipherwall://1/` ‖ base64url(MessagePack ‖ SHA-256(MessagePack)[..4])
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteArray;
 use sha2::{Digest, Sha256};
 
@@ -54,6 +54,8 @@ pub struct Endpoint {
 pub enum Transport {
     /// TLS 1.3 over TCP.
     Tls,
+    /// TLS 1.3 over KCP, which is over UDP (A20).
+    Kcp,
 }
 
 impl Transport {
@@ -61,8 +63,37 @@ impl Transport {
     pub fn name(self) -> &'static str {
         match self {
             Transport::Tls => "tls",
+            Transport::Kcp => "kcp",
         }
     }
+
+    /// The transport of this name.
+    pub fn from_name(name: &str) -> Option<Transport> {
+        [Transport::Tls, Transport::Kcp].into_iter().find(|transport| transport.name() == name)
+    }
+}
+
+/// Endpoints without those whose transport this program does not know: later gateways and programs
+/// may have more.
+///
+/// # Errors
+/// They are no endpoints.
+pub fn known_endpoints<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Endpoint>, D::Error> {
+    #[derive(Deserialize)]
+    struct Any {
+        host: String,
+        port: u16,
+        transport: String,
+        #[serde(with = "pins")]
+        pins: [[u8; 32]; 2],
+    }
+    let known = |Any { host, port, transport, pins }| {
+        let transport = Transport::from_name(&transport)?;
+        Some(Endpoint { host, port, transport, pins })
+    };
+    Ok(Vec::<Any>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
 }
 
 /// Why a text is no invitation.
@@ -88,7 +119,7 @@ pub enum InvitationError {
 #[derive(Serialize, Deserialize)]
 struct Body {
     #[serde(rename = "e")]
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Short>,
     #[serde(rename = "u")]
     user: String,
     #[serde(rename = "s")]
@@ -103,11 +134,52 @@ struct Body {
     sni: Vec<String>,
 }
 
+/// An endpoint without what it has in common with the one before it.
+#[derive(Serialize, Deserialize)]
+struct Short {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    port: u16,
+    transport: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pins: Option<Pins>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Pins(#[serde(with = "pins")] [[u8; 32]; 2]);
+
+fn shortened(endpoints: &[Endpoint]) -> Vec<Short> {
+    let before = std::iter::once(None).chain(endpoints.iter().map(Some));
+    let short = |(endpoint, before): (&Endpoint, Option<&Endpoint>)| Short {
+        host: before.is_none_or(|it| it.host != endpoint.host).then(|| endpoint.host.clone()),
+        port: endpoint.port,
+        transport: endpoint.transport.name().to_owned(),
+        pins: before.is_none_or(|it| it.pins != endpoint.pins).then_some(Pins(endpoint.pins)),
+    };
+    endpoints.iter().zip(before).map(short).collect()
+}
+
+/// Whole again, without those of a transport that this program does not know; `None` if the first
+/// one is not whole.
+fn lengthened(short: Vec<Short>) -> Option<Vec<Endpoint>> {
+    let (mut host, mut pins) = (None, None);
+    let mut endpoints = Vec::new();
+    for it in short {
+        (host, pins) = (it.host.or(host), it.pins.or(pins));
+        let (host, Pins(pins)) = (host.clone()?, pins?);
+        if let Some(transport) = Transport::from_name(&it.transport) {
+            endpoints.push(Endpoint { host, port: it.port, transport, pins });
+        }
+    }
+    Some(endpoints)
+}
+
 impl Invitation {
     /// The link that [`Invitation::from_link`] reads.
     pub fn to_link(&self) -> String {
         let mut bytes = message::pack(&Body {
-            endpoints: self.endpoints.clone(),
+            endpoints: shortened(&self.endpoints),
             user: self.user.clone(),
             salt: self.salt.into(),
             door_key: self.door_key.into(),
@@ -139,11 +211,15 @@ impl Invitation {
         }
         let body: Body =
             message::unpack(body).map_err(|error| InvitationError::Malformed(error.to_string()))?;
-        if body.endpoints.is_empty() {
-            return Err(InvitationError::Malformed("it names no gateway".into()));
+        let endpoints = lengthened(body.endpoints).unwrap_or_default();
+        if endpoints.is_empty() {
+            return Err(InvitationError::Malformed(
+                "it names no gateway that this program knows how to reach; update this program"
+                    .into(),
+            ));
         }
         Ok(Invitation {
-            endpoints: body.endpoints,
+            endpoints,
             user: body.user,
             salt: body.salt.into_array(),
             door_key: body.door_key.into_array(),
@@ -261,6 +337,47 @@ mod tests {
     fn debug_output_holds_no_secret() {
         let text = format!("{:?}", sample());
         assert!(!text.contains("4, 4, 4") && !text.contains("5, 5, 5"), "{text}");
+    }
+
+    #[test]
+    fn endpoints_of_one_gateway_hardly_make_a_link_longer() {
+        let one = sample();
+        let with = |endpoints: Vec<Endpoint>| Invitation { endpoints, ..sample() };
+        let tls = one.endpoints[0].clone();
+        let kcp = Endpoint { port: 443, transport: Transport::Kcp, ..tls.clone() };
+        let other = Endpoint { host: "192.0.2.1".into(), pins: [[7; 32]; 2], ..tls.clone() };
+        let two = with(vec![tls.clone(), kcp.clone()]);
+        assert!(two.to_link().len() < one.to_link().len() + 40, "{}", two.to_link());
+        let many = with(vec![tls.clone(), kcp.clone(), other.clone(), tls, kcp, other]);
+        for invitation in [two, many] {
+            assert_eq!(Invitation::from_link(&invitation.to_link()).unwrap(), invitation);
+        }
+    }
+
+    #[test]
+    fn transports_of_later_gateways_are_skipped() {
+        // the same length, so that the map around it stays right
+        let with = |transports: [&[u8; 3]; 2]| {
+            let (pins, port) = ([[1; 32], [2; 32]], 8443);
+            let endpoint =
+                |host: &str| Endpoint { host: host.into(), port, transport: Transport::Tls, pins };
+            let endpoints = vec![endpoint("a.example"), endpoint("b.example")];
+            let link = Invitation { endpoints, ..sample() }.to_link();
+            let bytes = URL_SAFE_NO_PAD.decode(&link[15..]).unwrap();
+            let mut body = bytes[..bytes.len() - CHECK_LEN].to_vec();
+            let mut new = transports.into_iter();
+            while let Some(at) = body.windows(3).position(|three| three == b"tls") {
+                body[at..at + 3].copy_from_slice(new.next().unwrap());
+            }
+            let check = Sha256::digest(&body);
+            body.extend_from_slice(&check[..CHECK_LEN]);
+            Invitation::from_link(&format!("cipherwall://1/{}", URL_SAFE_NO_PAD.encode(body)))
+        };
+        let known = with([b"uwu", b"kcp"]).unwrap().endpoints;
+        assert_eq!(known.len(), 1);
+        assert_eq!((known[0].host.as_str(), known[0].transport), ("b.example", Transport::Kcp));
+        let none = with([b"uwu", b"owo"]).unwrap_err().to_string();
+        assert!(none.contains("update this program"), "{none}");
     }
 
     proptest! {

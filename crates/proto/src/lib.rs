@@ -11,7 +11,8 @@
 //! 4. [`message`] with [`client`] and [`gateway`]: log-in, enrolment and the answer.
 //! 5. [`record`], [`frame`]: the tunnel on the same connection.
 //! 6. [`tunnel`], [`rekey`], [`liveness`], [`backoff`]: new keys, keeping it alive, coming back.
-//! 7. [`datagram`]: packets over UDP, of a session beside its stream or in static mode.
+//! 7. [`ladder`]: which of several ways to a gateway to take.
+//! 8. [`datagram`]: packets over UDP, of a session beside its stream or in static mode.
 
 pub mod backoff;
 pub mod cipher;
@@ -24,8 +25,10 @@ pub mod gateway;
 pub mod hint;
 pub mod invitation;
 mod jitter;
+pub mod kcp;
 pub mod keys;
 pub mod knock;
+pub mod ladder;
 pub mod liveness;
 pub mod message;
 pub mod queue;

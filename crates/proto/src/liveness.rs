@@ -1,6 +1,7 @@
 //! Whether the path still works (A8).
 //!
-//! - **Idle**: a ping after 15 s (±20%) without sending; without life within 5 s the path is dead.
+//! - **Idle**: a ping after 15 s (±20%) without sending, or as long without life; if none comes within
+//!   5 s the path is dead.
 //! - **Waiting for an answer**: once something was sent and nothing has come back for
 //!   T = max(0.3 s, 4 × smoothed round trip), a probe (a ping); after another T without life the
 //!   path is suspect: whoever can should try another one beside it. T is 1 s while the round trip
@@ -113,7 +114,7 @@ impl Liveness {
     /// Changes how patient this end is, from now on.
     pub fn set_keepalive(&mut self, now: Instant, keepalive: Keepalive) {
         self.keepalive = keepalive;
-        self.ping_at = now + self.jitter.spread(keepalive.interval, KEEPALIVE_SPREAD_PERCENT);
+        self.ping_at = self.next_ping(now);
     }
 
     /// The smoothed round trip, once a ping was answered.
@@ -144,7 +145,12 @@ impl Liveness {
 
     /// Something was sent; `traffic`: packets of the user, to which answers are expected.
     pub fn on_sent(&mut self, now: Instant, traffic: bool) {
-        self.ping_at = now + self.jitter.spread(self.keepalive.interval, KEEPALIVE_SPREAD_PERCENT);
+        if self.probe.is_none() {
+            // what asks for no answer puts no question off
+            let interval = self.keepalive.interval;
+            let latest = self.last_received + interval + interval * KEEPALIVE_SPREAD_PERCENT / 100;
+            self.ping_at = self.next_ping(now).min(latest);
+        }
         if traffic {
             self.unanswered_since.get_or_insert(now);
         }
@@ -222,6 +228,7 @@ impl Liveness {
             Reason::Keepalive | Reason::Probe => {
                 let for_traffic = reason == Reason::Probe;
                 self.probe = Some(Probe { sent: now, for_traffic, suspected: false });
+                self.ping_at = self.next_ping(now);
                 Due::Ping(self.ping(now))
             }
             Reason::Suspect => {
@@ -232,6 +239,10 @@ impl Liveness {
             }
             Reason::Dead => Due::Dead,
         })
+    }
+
+    fn next_ping(&mut self, now: Instant) -> Instant {
+        now + self.jitter.spread(self.keepalive.interval, KEEPALIVE_SPREAD_PERCENT)
     }
 
     fn probe_after(&self) -> Duration {
@@ -278,6 +289,18 @@ mod tests {
             assert!((120..=180).contains(&ping), "{ping}");
             assert_eq!(dead, ping + 50);
         }
+    }
+
+    #[test]
+    fn what_asks_for_no_answer_does_not_put_the_ping_off() {
+        let (mut l, now) = start();
+        let mut all = Vec::new();
+        for second in (10..60).step_by(10) {
+            all.extend(run(&mut l, now, second * S));
+            l.on_sent(now + second * S, false);
+        }
+        let [(ping, Due::Ping(_)), (dead, Due::Dead), ..] = all[..] else { panic!("{all:?}") };
+        assert!((120..=180).contains(&ping) && dead == ping + 50, "{all:?}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod datagram;
 mod frame;
 #[path = "../../../fuzz/bodies/invitation.rs"]
 mod invitation;
+#[path = "../../../fuzz/bodies/kcp.rs"]
+mod kcp;
 #[path = "../../../fuzz/bodies/message.rs"]
 mod message;
 #[path = "../../../fuzz/bodies/opener.rs"]
@@ -34,6 +36,11 @@ fn frames() {
 #[test]
 fn invitations() {
     replay("invitation", invitation::run);
+}
+
+#[test]
+fn kcp_datagrams() {
+    replay("kcp", kcp::run);
 }
 
 #[test]

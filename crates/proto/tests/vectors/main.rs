@@ -5,6 +5,7 @@
 
 mod datagram;
 mod document;
+mod kcp;
 mod static_mode;
 
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ fn document_and_code_agree() {
     records(&vectors);
     datagram::all(&vectors);
     static_mode::all(&vectors);
+    kcp::all(&vectors);
     let unused = vectors.unused();
     assert!(unused.is_empty(), "no code checks the vectors {unused:?}");
 }
