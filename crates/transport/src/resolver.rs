@@ -5,6 +5,8 @@
 //! The answers are not to be trusted, and need not be: a gateway is recognised by its key.
 
 mod ask;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod hosts;
 
 #[cfg(test)]

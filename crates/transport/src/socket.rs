@@ -26,7 +26,8 @@ const LONG_PATH: Duration = Duration::from_millis(5);
 /// kernel's growing pauses between retransmissions cost (`TCP_RTO_MAX_MS`, Linux 6.15), a second
 /// connection saves, and one that is not accepted is given up after 3 s, whatever `TCP_SYNCNT`.
 const USER_TIMEOUT: Duration = Duration::from_secs(40);
-const BACKLOG: u32 = 1_024;
+/// Connections that wait to be accepted, as far as `net.core.somaxconn` allows.
+const BACKLOG: u32 = 4_096;
 
 /// What the sockets of a process have in common.
 #[derive(Debug, Clone, Copy, Default)]

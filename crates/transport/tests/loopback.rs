@@ -84,14 +84,14 @@ async fn let_in(gateway: &Gateway, behind: &[u8]) -> Link {
     assert_eq!(device, DeviceKey::from_seed(&[5; 32]).public());
     let (bytes, established) = opening.welcome(welcome());
     tls.send(&bytes).await.unwrap();
-    let (tcp, leftover) = tls.into_parts();
+    let (carrier, leftover) = tls.into_parts();
     if !behind.is_empty() {
-        tcp.writable().await.unwrap();
-        tcp.try_write(behind).unwrap();
+        carrier.writable().await.unwrap();
+        carrier.try_write(behind).unwrap();
     }
     let (sealer, opener) = (established.sealer, established.opener);
     let (keepalive, side) = (Keepalive::default(), Side::Gateway(Policy::default()));
-    let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    let mut link = Link::new(Start { carrier, sealer, opener, keepalive, side });
     link.begin(&leftover);
     link
 }
@@ -134,10 +134,10 @@ async fn log_in_with(gateway: &Gateway, ciphers: &[CipherId], limits: Limits) ->
             Some(other) => panic!("{other:?}"),
         }
     };
-    let (tcp, leftover) = tls.into_parts();
+    let (carrier, leftover) = tls.into_parts();
     let (sealer, opener) = (established.sealer, established.opener);
     let (keepalive, side) = (Keepalive::default(), Side::Client(limits));
-    let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    let mut link = Link::new(Start { carrier, sealer, opener, keepalive, side });
     link.begin(&leftover);
     (link, established.cipher)
 }

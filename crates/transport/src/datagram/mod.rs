@@ -11,7 +11,7 @@ mod channel;
 mod homes;
 mod incoming;
 mod outgoing;
-mod pool;
+pub(crate) mod pool;
 
 pub use channel::{Channel, Filler, Start};
 pub use incoming::Arrival;

@@ -22,12 +22,12 @@ fn give_back<T>(pool: &Mutex<Vec<T>>, buffer: T) {
 }
 
 /// An empty batch.
-pub(super) fn take_batch() -> OutBatch {
+pub(crate) fn take_batch() -> OutBatch {
     take(&BATCHES)
 }
 
 /// Gives back a batch that is no longer needed.
-pub(super) fn give_back_batch(mut batch: OutBatch) {
+pub(crate) fn give_back_batch(mut batch: OutBatch) {
     batch.clear();
     give_back(&BATCHES, batch);
 }

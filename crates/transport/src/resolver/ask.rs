@@ -37,6 +37,11 @@ pub(super) async fn addresses(
         answer if answer.metadata.truncation => by_stream(sockets, server, &question).await?,
         answer => answer,
     };
+    addresses_in(&answer, kind)
+}
+
+/// The addresses of this kind in an answer; at least one.
+pub(super) fn addresses_in(answer: &Message, kind: RecordType) -> Result<Vec<IpAddr>, ServerError> {
     let code = answer.metadata.response_code;
     if code == ResponseCode::NXDomain {
         return Err(ServerError::NotFound);
@@ -90,14 +95,15 @@ async fn by_stream(
     Ok(question.answer(&answer).ok_or_else(odd)?)
 }
 
-struct Question {
+/// A question, and what its answer has to repeat.
+pub(super) struct Question {
     id: u16,
     query: Query,
-    message: Vec<u8>,
+    pub(super) message: Vec<u8>,
 }
 
 impl Question {
-    fn new(name: Name, kind: RecordType) -> io::Result<Self> {
+    pub(super) fn new(name: Name, kind: RecordType) -> io::Result<Self> {
         let query = Query::query(name, kind);
         let mut message = Message::query();
         message.metadata.op_code = OpCode::Query;
@@ -108,7 +114,7 @@ impl Question {
     }
 
     /// The message if it answers this question.
-    fn answer(&self, message: &[u8]) -> Option<Message> {
+    pub(super) fn answer(&self, message: &[u8]) -> Option<Message> {
         let message = Message::from_vec(message).ok()?;
         // names are equal whatever the case
         let fits = message.metadata.id == self.id

@@ -12,12 +12,12 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
     server::ServerSessionMemoryCache,
 };
-use tokio::net::TcpStream;
 
 use super::{
     pin::{Pin, PinVerifier},
     stream::{TlsError, TlsStream},
 };
+use crate::Carrier;
 
 /// A handshake that is complete.
 pub struct Agreed {
@@ -74,22 +74,22 @@ impl ClientConfig {
         Ok(Self(Arc::new(config)))
     }
 
-    /// The handshake on a fresh TCP connection; `name` is shown in it (SNI) unless it is an
+    /// The handshake on a fresh connection; `name` is shown in it (SNI) unless it is an
     /// address. The caller sets a time limit.
     pub async fn handshake(
         &self,
-        tcp: TcpStream,
+        carrier: impl Into<Carrier>,
         name: &str,
     ) -> Result<(TlsStream, Agreed), TlsError> {
         let tls = rustls::ClientConnection::new(self.0.clone(), server_name(name)?)?;
-        complete(TlsStream::new(tcp, tls.into())).await
+        complete(TlsStream::new(carrier.into(), tls.into())).await
     }
 
     /// The same, with `early` as early data if there is a ticket that allows it. It can be replayed
     /// by whoever sees it, it may be lost, and nothing tells whether it was: it must not matter.
     pub async fn handshake_with_early_data(
         &self,
-        tcp: TcpStream,
+        carrier: impl Into<Carrier>,
         name: &str,
         early: &[u8],
     ) -> Result<(TlsStream, Agreed), TlsError> {
@@ -99,7 +99,7 @@ impl ClientConfig {
         if let Some(mut writer) = tls.early_data() {
             writer.write_all(early)?;
         }
-        complete(TlsStream::new(tcp, tls.into())).await
+        complete(TlsStream::new(carrier.into(), tls.into())).await
     }
 }
 
@@ -117,11 +117,21 @@ impl ServerConfig {
         certificate: CertificateDer<'static>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, TlsError> {
+        Self::with_chain(vec![certificate], key)
+    }
+
+    /// With a certificate, those that lead to its root, and its private key.
+    pub fn with_chain(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsError> {
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)?;
+            .with_single_cert(chain, key)?;
         config.alpn_protocols = alpn_protocols();
+        // nginx takes these, too
+        config.alpn_protocols.extend([b"http/1.0".to_vec(), b"http/0.9".to_vec()]);
         // Stateful tickets, each good for one use: no key that could be stolen opens them, and they
         // end with the process. No early data, unless asked for.
         config.session_storage = ServerSessionMemoryCache::new(TICKETS_GIVEN);
@@ -136,21 +146,24 @@ impl ServerConfig {
         self
     }
 
-    /// The handshake on an accepted TCP connection. The caller sets a time limit. What comes as early
+    /// The handshake on an accepted connection. The caller sets a time limit. What comes as early
     /// data is read first.
-    pub async fn handshake(&self, tcp: TcpStream) -> Result<(TlsStream, Agreed), TlsError> {
-        self.handshake_with_early_data(tcp, |_| 0).await
+    pub async fn handshake(
+        &self,
+        carrier: impl Into<Carrier>,
+    ) -> Result<(TlsStream, Agreed), TlsError> {
+        self.handshake_with_early_data(carrier, |_| 0).await
     }
 
     /// The same. `on_early` sees the early data whenever more of it has come, while the handshake
     /// is under way, and says how many bytes at its beginning are not to be read by anybody else.
     pub async fn handshake_with_early_data(
         &self,
-        tcp: TcpStream,
+        carrier: impl Into<Carrier>,
         on_early: impl FnMut(&[u8]) -> usize,
     ) -> Result<(TlsStream, Agreed), TlsError> {
         let tls = rustls::ServerConnection::new(self.0.clone())?;
-        let mut stream = TlsStream::new(tcp, tls.into());
+        let mut stream = TlsStream::new(carrier.into(), tls.into());
         stream.handshake(on_early).await?;
         agreed(stream)
     }

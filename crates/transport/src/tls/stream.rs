@@ -5,15 +5,12 @@ use std::{
     io::{self, Read, Write},
     net::Shutdown,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::Carrier;
 
 const HEADER_LEN: usize = 5;
 /// The most that TLS 1.3 allows in a record (RFC 8446, 5.2).
@@ -47,6 +44,11 @@ impl TlsError {
         let wrong = rustls::CertificateError::ApplicationVerificationFailure;
         matches!(self, TlsError::Tls(rustls::Error::InvalidCertificate(e)) if *e == wrong)
     }
+
+    /// Whether the other end has said that it did not like what it got.
+    pub fn is_alert(&self) -> bool {
+        matches!(self, TlsError::Tls(rustls::Error::AlertReceived(_)))
+    }
 }
 
 impl From<TlsError> for io::Error {
@@ -60,10 +62,10 @@ impl From<TlsError> for io::Error {
     }
 }
 
-/// A TLS connection over TCP.
+/// A TLS connection.
 pub struct TlsStream {
     /// Shared with the tunnel, whose records may go out before the gateway's answer is read.
-    tcp: Arc<TcpStream>,
+    carrier: Carrier,
     /// In a box, because it is large and the stream is handed on several times.
     tls: Box<rustls::Connection>,
     /// Bytes from the socket that the TLS library has not been given.
@@ -79,9 +81,9 @@ pub struct TlsStream {
 }
 
 impl TlsStream {
-    pub(super) fn new(tcp: TcpStream, tls: rustls::Connection) -> Self {
+    pub(super) fn new(carrier: Carrier, tls: rustls::Connection) -> Self {
         Self {
-            tcp: Arc::new(tcp),
+            carrier,
             tls: Box::new(tls),
             incoming: Vec::new(),
             outgoing: Vec::new(),
@@ -96,9 +98,9 @@ impl TlsStream {
         &self.tls
     }
 
-    /// The TCP connection underneath.
-    pub fn tcp(&self) -> &Arc<TcpStream> {
-        &self.tcp
+    /// What is underneath.
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
     }
 
     /// Runs the handshake to its end: the client has sent its Finished, the gateway has seen it.
@@ -170,10 +172,10 @@ impl TlsStream {
         Ok(poll_fn(|cx| self.poll_outgoing(cx)).await?)
     }
 
-    /// The TCP connection, and the bytes that have already been read behind the last TLS record:
+    /// What is underneath, and the bytes that have already been read behind the last TLS record:
     /// the beginning of the tunnel.
-    pub fn into_parts(self) -> (Arc<TcpStream>, Vec<u8>) {
-        (self.tcp, self.incoming)
+    pub fn into_parts(self) -> (Carrier, Vec<u8>) {
+        (self.carrier, self.incoming)
     }
 
     /// Ends the connection while the other end may be sending: says so, then reads and drops until
@@ -182,11 +184,11 @@ impl TlsStream {
     pub async fn finish(mut self, drop_max: usize) -> io::Result<()> {
         self.tls.send_close_notify();
         poll_fn(|cx| self.poll_outgoing(cx)).await?;
-        SockRef::from(&*self.tcp).shutdown(Shutdown::Write)?;
+        self.carrier.shutdown(Shutdown::Write)?;
         let mut left = drop_max.saturating_sub(self.incoming.len());
         let mut dropped = [0; 4_096];
         while left > 0 {
-            match poll_fn(|cx| poll_read(&self.tcp, cx, &mut dropped)).await? {
+            match poll_fn(|cx| self.carrier.poll_read(cx, &mut dropped)).await? {
                 0 => break,
                 count => left = left.saturating_sub(count),
             }
@@ -211,7 +213,7 @@ impl TlsStream {
                 return Poll::Ready(Ok(true));
             }
             let mut space = [0; 4_096];
-            let count = ready!(poll_read(&self.tcp, cx, &mut space))?;
+            let count = ready!(self.carrier.poll_read(cx, &mut space))?;
             if count == 0 {
                 return Poll::Ready(Ok(false));
             }
@@ -244,7 +246,7 @@ impl TlsStream {
         self.encrypt()?;
         while self.written < self.outgoing.len() {
             let rest = &self.outgoing[self.written..];
-            let count = ready!(poll_write(&self.tcp, cx, rest))?;
+            let count = ready!(self.carrier.poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -254,26 +256,6 @@ impl TlsStream {
         self.outgoing = Vec::new();
         self.written = 0;
         Poll::Ready(Ok(()))
-    }
-}
-
-fn poll_read(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(tcp.poll_read_ready(cx))?;
-        match tcp.try_read(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            read => return Poll::Ready(read),
-        }
-    }
-}
-
-fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(tcp.poll_write_ready(cx))?;
-        match tcp.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            written => return Poll::Ready(written),
-        }
     }
 }
 
@@ -317,12 +299,12 @@ impl AsyncWrite for TlsStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tls.send_close_notify();
         ready!(self.poll_outgoing(cx))?;
-        Poll::Ready(SockRef::from(&*self.tcp).shutdown(Shutdown::Write))
+        Poll::Ready(self.carrier.shutdown(Shutdown::Write))
     }
 }
 
 impl std::fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsStream").field("tcp", &self.tcp).finish_non_exhaustive()
+        f.debug_struct("TlsStream").field("carrier", &self.carrier).finish_non_exhaustive()
     }
 }

@@ -15,17 +15,12 @@ use cipherwall_proto::{
     rekey::{Randomness, RekeyError, Side},
     tunnel::{Event, Tunnel},
 };
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::{
     beside, pool,
     sender::{Flushed, SendError, Sender},
 };
-use crate::{
-    datagram::Channel,
-    socket::{self, PathLength},
-};
+use crate::{Carrier, datagram::Channel, socket::PathLength};
 
 /// How long a link looks for unanswered traffic before it sleeps until told of some.
 const AWAKE: Duration = Duration::from_millis(150);
@@ -37,8 +32,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What a tunnel begins with.
 #[derive(Debug)]
 pub struct Start {
-    /// The TCP connection, after the switch.
-    pub tcp: Arc<TcpStream>,
+    /// The connection, after the switch.
+    pub carrier: Carrier,
     /// Seals what goes out.
     pub sealer: Sealer,
     /// Opens what comes in.
@@ -51,7 +46,7 @@ pub struct Start {
 
 /// One end of a tunnel. Its owner calls [`Link::run`] again and again.
 pub struct Link {
-    stream: Arc<TcpStream>,
+    stream: Carrier,
     sender: Arc<Sender>,
     opener: Opener,
     inflow: Option<Box<Inflow>>,
@@ -94,7 +89,8 @@ pub enum LinkError {
 impl Link {
     /// A tunnel on this connection, from now on.
     pub fn new(start: Start) -> Self {
-        let stream = start.tcp;
+        let stream = start.carrier;
+        stream.admit();
         let now = Instant::now();
         Self {
             sender: Arc::new(Sender::new(stream.clone(), start.sealer)),
@@ -250,7 +246,7 @@ impl Link {
             Some(())
         };
         let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-        let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Takes the packets that still come over a connection that another one has replaced, until the
@@ -381,7 +377,7 @@ impl Link {
         Ok(())
     }
 
-    /// Chooses the socket's settings by the path's round trip. One that seems long is measured
+    /// Chooses the connection's settings by the path's round trip. One that seems long is measured
     /// again: the other end may have been busy setting its host up.
     fn suit_path(&mut self) {
         if self.samples < SAMPLES
@@ -389,7 +385,7 @@ impl Link {
             && samples > self.samples
         {
             self.samples = samples;
-            if socket::suit_path(&SockRef::from(&*self.stream), shortest) == PathLength::Short {
+            if self.stream.suit_path(shortest) == PathLength::Short {
                 self.samples = SAMPLES;
             } else if samples < SAMPLES {
                 self.tunnel.ping(Instant::now());
@@ -435,7 +431,7 @@ impl Drop for Link {
         if let Some(channel) = self.sender.channel() {
             channel.retire(&self.sender);
         }
-        let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 

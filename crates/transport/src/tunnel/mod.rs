@@ -1,4 +1,4 @@
-//! Packets over the TCP connection of a tunnel.
+//! Packets over the connection of a tunnel.
 //!
 //! A [`Sender`] takes packets from anywhere and sends them in batches; a [`Link`] receives, keeps
 //! the path alive and finishes what a sender could not send at once. Buffers belong to a

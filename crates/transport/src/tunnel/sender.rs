@@ -20,15 +20,14 @@ use cipherwall_proto::{
     record::{Batch, SealError, Sealer, Usage},
     rekey::Outgoing,
 };
-use socket2::SockRef;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::sync::Notify;
 
 use super::{pace::Pace, pool};
-use crate::datagram::Channel;
+use crate::{Carrier, datagram::Channel};
 
-/// Sends frames over a tunnel's TCP connection. Shared by whoever has packets for the other end.
+/// Sends frames over a tunnel's connection. Shared by whoever has packets for the other end.
 pub struct Sender {
-    stream: Arc<TcpStream>,
+    stream: Carrier,
     state: Mutex<State>,
     /// Datagrams beside the stream, if there are any.
     channel: OnceLock<Arc<Channel>>,
@@ -105,7 +104,7 @@ pub enum SendError {
 }
 
 impl Sender {
-    pub(super) fn new(stream: Arc<TcpStream>, sealer: Sealer) -> Self {
+    pub(super) fn new(stream: Carrier, sealer: Sealer) -> Self {
         Self {
             stream,
             state: Mutex::new(State {
@@ -124,6 +123,11 @@ impl Sender {
             channel: OnceLock::new(),
             wake_link: Notify::new(),
         }
+    }
+
+    /// What carries the stream.
+    pub fn carrier(&self) -> &Carrier {
+        &self.stream
     }
 
     /// There are datagrams beside the stream.
@@ -332,7 +336,7 @@ impl State {
         direct.then_some(enough)
     }
 
-    fn flush(&mut self, stream: &TcpStream) -> Result<Flushed, SendError> {
+    fn flush(&mut self, stream: &Carrier) -> Result<Flushed, SendError> {
         loop {
             let written = self.write(stream)?;
             let now = Instant::now();
@@ -350,7 +354,7 @@ impl State {
     }
 
     /// Writes what is sealed.
-    fn write(&mut self, stream: &TcpStream) -> io::Result<Flushed> {
+    fn write(&mut self, stream: &Carrier) -> io::Result<Flushed> {
         let Some(sealed) = &self.sealed else { return Ok(Flushed::Done) };
         let bytes = sealed.sealed();
         while self.written < bytes.len() {
@@ -390,10 +394,9 @@ impl State {
     }
 
     /// The queue and the kernel shall hold no more than is needed to keep the path busy.
-    fn follow_pace(&mut self, stream: &TcpStream) -> io::Result<()> {
+    fn follow_pace(&mut self, stream: &Carrier) -> io::Result<()> {
         self.queue.set_bytes_max(self.pace.queue_bytes(self.round_trip));
-        let bytes = u32::try_from(self.pace.bytes()).unwrap_or(u32::MAX);
-        SockRef::from(stream).set_tcp_notsent_lowat(bytes)
+        stream.set_unsent_max(self.pace.bytes())
     }
 
     /// Nothing can be sent any more; what was to be sent next may be sent by another connection.

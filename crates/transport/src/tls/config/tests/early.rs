@@ -37,7 +37,7 @@ async fn connect_early(
         let (mut stream, agreed) =
             client.handshake_with_early_data(tcp, "gateway.test", early).await?;
         stream.send(b"request").await?;
-        stream.tcp().try_write(b"at once")?;
+        stream.carrier().try_write(b"at once")?;
         if stream.read_record().await?.as_deref() != Some(b"answer") {
             return Err(TlsError::Closed);
         }
@@ -45,7 +45,7 @@ async fn connect_early(
         let (tcp, mut rest) = stream.into_parts();
         while rest.len() < 6 {
             tcp.readable().await?;
-            let _ = tcp.try_read_buf(&mut rest);
+            read_more(&tcp, &mut rest);
         }
         assert_eq!(rest, b"tunnel");
         Ok((kind, agreed.root.0))
