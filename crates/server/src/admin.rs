@@ -16,7 +16,7 @@ use crate::accounts::Accounts;
 
 pub use execute::{Live, execute};
 pub use messages::{
-    AdminReply, AdminRequest, Drops, LiveSession, LiveStatus, SessionInfo, StatusInfo,
+    AdminReply, AdminRequest, Drops, LiveSession, LiveStatus, SessionInfo, StatusInfo, Strangers,
 };
 
 /// So many rows go into one message, which the socket bounds at 64 KiB.

@@ -6,7 +6,8 @@
 //! ways; an answer cut short over UDP is passed on as it is, and the client comes again by TCP.
 //! No name that anyone asks for is logged.
 
-mod message;
+pub(crate) mod message;
+mod resolv_conf;
 mod share;
 mod upstream;
 
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use message::{MAX_MESSAGE_LEN, Query, Unfit};
+pub use resolv_conf::host_resolvers;
 use share::{Share, Shares};
 use upstream::Carrier;
 
@@ -39,8 +41,6 @@ const MAX_CONNECTIONS_EACH: usize = 8;
 const IDLE: Duration = Duration::from_secs(10);
 /// Pause after a failing system call, which might fail for long (out of descriptors).
 const PAUSE: Duration = Duration::from_millis(100);
-/// Resolvers taken from `resolv.conf`, as many as the C library's.
-const MAX_HOST_RESOLVERS: usize = 3;
 
 /// The running forwarder; dropping it stops it.
 #[derive(Debug)]
@@ -83,21 +83,6 @@ impl Forwarder {
         }
         Ok(Forwarder { _listeners: listeners })
     }
-}
-
-/// The resolvers in the text of a `resolv.conf` (see resolv.conf(5)): at most the first three
-/// `nameserver` lines, port 53. An address with a zone (`fe80::1%eth0`) is left out.
-pub fn host_resolvers(resolv_conf: &str) -> Vec<SocketAddr> {
-    resolv_conf
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next())?
-        })
-        .filter_map(|address| address.parse::<IpAddr>().ok())
-        .map(|address| SocketAddr::new(address, DNS_PORT))
-        .take(MAX_HOST_RESOLVERS)
-        .collect()
 }
 
 struct Shared {

@@ -1,8 +1,10 @@
 //! The running gateway: what its parts share, how they start and how they end.
 
+mod inside;
+mod signals;
+
 use std::{
     collections::HashMap,
-    io,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -18,28 +20,35 @@ use cipherwall_proto::{
     liveness::Keepalive,
     rekey::{Limits, Policy},
 };
-use cipherwall_transport::{hardware, socket::SocketFactory, udp::UdpSocket};
+use cipherwall_transport::{
+    hardware,
+    socket::{ListenError, SocketFactory},
+    udp::UdpSocket,
+};
 use cipherwall_tun::{Device, OpenError};
 use ipnet::IpNet;
 use time::OffsetDateTime;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     accounts::Accounts,
     admin::{self, Live, LiveSession, LiveStatus, unix_now},
     config::{self, Config},
     datagrams::{self, Datagrams},
-    dns::{Forwarder, host_resolvers},
     identity::{CertificateInfo, Identity, IdentityError, Serving},
-    limits,
-    listener::{self, Places},
+    kcp::{self, Kcp},
+    limits, listener,
+    lobby::Lobby,
     metrics::Counters,
+    places::Places,
+    quiet::Quiet,
     router::Router,
     sessions::Sessions,
+    site::Site,
 };
+
+use inside::{start_dns, start_speed_test};
+use signals::{Signals, notify_end};
 
 /// How often the data base is told which sessions are in use.
 const EXTEND_EVERY: Duration = Duration::from_secs(600);
@@ -57,6 +66,8 @@ pub struct Gateway {
     pub accounts: Accounts,
     /// Keys and certificate.
     pub identity: Serving,
+    /// What strangers see.
+    pub site: Site,
     /// Whether AES is fast here.
     pub aes_hardware: bool,
     /// The inside.
@@ -67,8 +78,14 @@ pub struct Gateway {
     pub counters: Arc<Counters>,
     /// Who may connect.
     pub places: Arc<Places>,
+    /// Where they are worked on until they are let in.
+    pub lobby: Lobby,
+    /// Log lines about those who are not.
+    pub quiet: Quiet,
     /// Datagrams beside the streams, unless they are off.
     pub datagrams: Option<Datagrams>,
+    /// Clients over KCP, unless it is off.
+    pub kcp: Option<Kcp>,
     since: u64,
 }
 
@@ -99,7 +116,10 @@ impl Live for Gateway {
             since: self.since,
             datagram_sessions: by_datagram.count() as u64,
             datagram_ports: self.datagrams.as_ref().map(Datagrams::ports),
+            kcp_sessions: sessions.iter().filter(|s| s.sender.carrier().is_kcp()).count() as u64,
+            kcp_port: self.kcp.as_ref().map(Kcp::port),
             sessions: sessions.len() as u64,
+            strangers: self.places.strangers(),
             rx_bytes: self.counters.received.value(),
             tx_bytes: self.counters.sent.value(),
             drops: self.counters.drops(),
@@ -167,12 +187,10 @@ async fn run_on(
     // everything that can fail for a simple reason comes before the host is changed
     let identity = Serving::new(identity, config.tls.early_data)
         .context("the gateway's certificate and key")?;
+    let site = Site::new(&config.site, config_path).context("the site (`site` in server.yaml)")?;
     let factory = SocketFactory::default();
-    let listeners = config
-        .listen
-        .iter()
-        .map(|address| factory.listen(*address))
-        .collect::<Result<Vec<_>, _>>()?;
+    let lobby = Lobby::open().context("threads for connections")?;
+    let listeners = listen(&config, factory, &lobby)?;
     let datagrams = Datagrams::new(&config)?;
     let sockets = match &datagrams {
         Some(datagrams) => datagrams
@@ -180,30 +198,61 @@ async fn run_on(
             .context("datagrams (set another `datagrams.port` in server.yaml, or off)")?,
         None => Vec::new(),
     };
+    let kcp = Kcp::new(&config);
+    let kcp_sockets = match &kcp {
+        Some(kcp) => {
+            kcp.listen(&config).context("KCP (set another `kcp.port` in server.yaml, or off)")?
+        }
+        None => Vec::new(),
+    };
     let tun = Arc::new(Device::open(&config.interface).map_err(open_failed)?);
 
+    for hint in limits::kernel_hints() {
+        tracing::warn!("{hint}");
+    }
     let wanted = Wanted::Gateway(network(&config, &accounts, tun.name()));
     log_report(&host.apply(&wanted).await.map_err(not_permitted)?);
     let gateway = Arc::new(Gateway {
         places: Places::new(limits::for_descriptors(config.limits)),
+        lobby,
+        quiet: Quiet::default(),
         identity,
+        site,
         aes_hardware: hardware::aes(),
         tun,
         sessions: Arc::default(),
         counters: Arc::default(),
         datagrams,
+        kcp,
         since: unix_now(),
         config,
         accounts,
     });
-    serve(&gateway, listeners, sockets, admin, config_path).await
+    let sockets = Sockets { tcp: listeners, datagrams: sockets, kcp: kcp_sockets };
+    serve(&gateway, sockets, admin, config_path).await
+}
+
+/// What clients come to.
+struct Sockets {
+    tcp: Vec<TcpListener>,
+    datagrams: Vec<UdpSocket>,
+    kcp: Vec<UdpSocket>,
+}
+
+/// Listens for clients, at the door.
+fn listen(
+    config: &Config,
+    factory: SocketFactory,
+    lobby: &Lobby,
+) -> Result<Vec<TcpListener>, ListenError> {
+    let _door = lobby.door().enter();
+    config.listen.iter().map(|address| factory.listen(*address)).collect()
 }
 
 /// Runs all parts until one fails or the gateway is told to end.
 async fn serve(
     gateway: &Arc<Gateway>,
-    listeners: Vec<tokio::net::TcpListener>,
-    sockets: Vec<UdpSocket>,
+    sockets: Sockets,
     admin: Listener,
     config_path: &Path,
 ) -> anyhow::Result<Ended> {
@@ -217,11 +266,14 @@ async fn serve(
     tasks.spawn(end_expired(gateway.clone()));
     let renewing = gateway.clone();
     tasks.spawn(async move { renewing.identity.keep_fresh().await });
-    for listener in listeners {
-        tasks.spawn(listener::run(listener, gateway.clone()));
+    for listener in sockets.tcp {
+        tasks.spawn_on(listener::run(listener, gateway.clone()), gateway.lobby.door());
     }
-    for socket in sockets {
+    for socket in sockets.datagrams {
         tasks.spawn(datagrams::receive(gateway.clone(), Arc::new(socket)));
+    }
+    for socket in sockets.kcp {
+        tasks.spawn(kcp::receive(gateway.clone(), Arc::new(socket)));
     }
     let mut signals = Signals::new()?;
     cipherwall_cli::print("ready")?;
@@ -248,77 +300,6 @@ async fn serve(
         tokio::time::sleep(FAREWELL).await;
     }
     ended
-}
-
-/// What the gateway can be told.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits until the gateway has to end. It does not start anew with a configuration that is
-    /// wrong.
-    async fn wait(&mut self, config_path: &Path) -> Ended {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Ended::Stopped,
-                _ = self.interrupt.recv() => return Ended::Stopped,
-                _ = self.hang_up.recv() => match Config::load(config_path) {
-                    Ok(_) => return Ended::Reload,
-                    Err(error) => tracing::error!(%error, "not reloaded"),
-                },
-            }
-        }
-    }
-}
-
-/// Tells systemd. Outside of it there is nobody to tell.
-fn notify_end(ended: &anyhow::Result<Ended>) {
-    let _ = match (ended, sd_notify::NotifyState::monotonic_usec_now()) {
-        (Ok(Ended::Reload), Ok(now)) => {
-            sd_notify::notify(&[sd_notify::NotifyState::Reloading, now])
-        }
-        (Ok(_) | Err(_), _) => sd_notify::notify(&[sd_notify::NotifyState::Stopping]),
-    };
-}
-
-/// The forwarder on the inner addresses.
-fn start_dns(gateway: &Gateway) -> anyhow::Result<Forwarder> {
-    let pool = gateway.accounts.pool();
-    let mut upstreams = gateway.config.dns.upstreams.clone();
-    if upstreams.is_empty() {
-        let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-        upstreams = host_resolvers(&text);
-    }
-    let listen: [IpAddr; 2] = [pool.gateway_v4().into(), pool.gateway_v6().into()];
-    Forwarder::start(listen.to_vec(), upstreams).context("the DNS forwarder")
-}
-
-/// The speed test on the inner addresses. The gateway can do without.
-fn start_speed_test(gateway: &Gateway) -> Option<cipherwall_speedtest::Server> {
-    let pool = *gateway.accounts.pool();
-    let port = gateway.config.speedtest?;
-    let listen = [
-        SocketAddr::new(pool.gateway_v4().into(), port),
-        SocketAddr::new(pool.gateway_v6().into(), port),
-    ];
-    let owner = move |address| match address {
-        IpAddr::V4(v4) => pool.mirror(v4).into(),
-        IpAddr::V6(_) => address,
-    };
-    cipherwall_speedtest::Server::start(&listen, owner)
-        .inspect_err(|error| tracing::warn!("the speed test is off: {error}"))
-        .ok()
 }
 
 /// Tells the data base now and then which sessions are in use, so that their tokens and inside
@@ -357,8 +338,14 @@ fn network(config: &Config, accounts: &Accounts, interface: &str) -> GatewayNetw
         uplink: config.uplink.clone(),
         allow_private: config.allow_private.clone(),
         listen_tcp: config.listen.iter().map(SocketAddr::port).collect(),
-        listen_udp: config.datagrams.offered().into_iter().collect(),
+        listen_udp: config
+            .datagrams
+            .offered()
+            .into_iter()
+            .chain(config.kcp_port().map(|port| port..=port))
+            .collect(),
         inside_tcp: config.speedtest.into_iter().collect(),
+        connections_each: config.connections_each,
         ipv6_uplink: has_ipv6_uplink(),
     }
 }

@@ -3,6 +3,7 @@
 //! can be made anew at any time, and the spare can take over, without breaking anybody. No clock
 //! decides more than when that happens.
 
+mod files;
 mod serving;
 
 use std::io::{self, Write as _};
@@ -29,6 +30,9 @@ const VALID: Duration = Duration::days(365);
 
 pub use serving::Serving;
 
+use crate::config;
+use files::Files;
+
 /// The keys and the certificate of a gateway.
 pub struct Identity {
     key: KeyPair,
@@ -36,6 +40,8 @@ pub struct Identity {
     certificate_path: PathBuf,
     host: String,
     pins: [[u8; 32]; 2],
+    /// In place of the gateway's own certificate, if there are any.
+    files: Option<Files>,
 }
 
 /// What `cert show` says of the certificate.
@@ -49,8 +55,9 @@ pub struct CertificateInfo {
     pub not_before: i64,
     /// Unix s.
     pub not_after: i64,
-    /// From when on the gateway makes a new one, two thirds of the way; Unix s.
-    pub renews: i64,
+    /// From when on the gateway makes a new one, two thirds of the way; Unix s. None: somebody else
+    /// renews it.
+    pub renews: Option<i64>,
 }
 
 /// Why there is no identity.
@@ -86,6 +93,32 @@ pub enum IdentityError {
         /// What is wrong.
         detail: String,
     },
+    /// A configured file holds something else.
+    #[error("{path}: {detail}; put a certificate or key in PEM there, or take `certificate` out of \
+         server.yaml", path = path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A configured certificate is for a key that clients do not accept.
+    #[error(
+        "{path} is for another key than the one that clients know this gateway by; have it made for \
+         that key (`cipherwall-server cert request`), or name its own as `certificate.key` in \
+         server.yaml and start anew (clients then need new invitations)", path = path.display()
+    )]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A configured certificate is renewed by somebody else.
+    #[error("the certificate is from {path}: renew it there, and the gateway reads it again by itself",
+         path = path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
     /// Making a key or certificate failed.
     #[error("cannot make a key or certificate")]
     Crypto(#[from] rcgen::Error),
@@ -98,6 +131,9 @@ impl IdentityError {
             IdentityError::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             IdentityError::Missing { .. }
             | IdentityError::Damaged { .. }
+            | IdentityError::Unusable { .. }
+            | IdentityError::OtherKey { .. }
+            | IdentityError::NotOurs { .. }
             | IdentityError::Crypto(_) => false,
         }
     }
@@ -138,7 +174,7 @@ impl Identity {
         let missing = certificate.is_none();
         let host = host.to_owned();
         let certificate = certificate.unwrap_or_else(|| CertificateDer::from(Vec::new()));
-        let mut identity = Identity { key, certificate, certificate_path, host, pins };
+        let mut identity = Identity { key, certificate, certificate_path, host, pins, files: None };
         // Whatever was there instead: nothing depends on a certificate of ours but its key.
         if missing {
             identity.renew(OffsetDateTime::now_utc())?;
@@ -146,11 +182,67 @@ impl Identity {
         Ok(identity)
     }
 
+    /// With a certificate from files in place of its own, if any is configured.
+    ///
+    /// # Errors
+    /// They cannot be read, or the certificate is for another key than it should be.
+    pub fn with_files(
+        mut self,
+        config: Option<&config::Certificate>,
+    ) -> Result<Identity, IdentityError> {
+        let Some(config) = config else { return Ok(self) };
+        let files = Files::load(config)?;
+        let pin = files.pin()?;
+        if files.key.is_some() {
+            self.pins[0] = pin;
+        }
+        self.take_files(files)?;
+        Ok(self)
+    }
+
+    /// Reads the files again if they have changed; whether they have.
+    ///
+    /// # Errors
+    /// As [`Identity::with_files`]; the old certificate stays.
+    pub fn reload_files(&mut self) -> Result<bool, IdentityError> {
+        let Some(files) = &mut self.files else { return Ok(false) };
+        let Some(files) = files.load_if_changed()? else { return Ok(false) };
+        self.take_files(files).map(|()| true)
+    }
+
+    fn take_files(&mut self, files: Files) -> Result<(), IdentityError> {
+        if files.pin()? != self.pins[0] {
+            return Err(IdentityError::other_key(files.path()));
+        }
+        self.files = Some(files);
+        Ok(())
+    }
+
+    /// A request for a certificate of the gateway's own key, for a certificate authority; PEM.
+    ///
+    /// # Errors
+    /// [`IdentityError::Crypto`]
+    pub fn request(&self, names: Vec<String>) -> Result<String, IdentityError> {
+        let mut params = CertificateParams::new(names.clone())?;
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, names.first().unwrap_or(&self.host).as_str());
+        params.distinguished_name = subject;
+        Ok(params.serialize_request(&self.key)?.pem()?)
+    }
+
+    /// The host that the certificate is for.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Makes a new certificate with the same key, and keeps it.
     ///
     /// # Errors
     /// [`IdentityError`]; the old certificate is still there then.
     pub fn renew(&mut self, now: OffsetDateTime) -> Result<(), IdentityError> {
+        if let Some(files) = &self.files {
+            return Err(IdentityError::not_ours(files.path()));
+        }
         let certificate = make_certificate(&self.key, &self.host, now)?;
         write_private(&self.certificate_path, &certificate.pem())?;
         self.certificate = certificate.der().clone();
@@ -161,7 +253,10 @@ impl Identity {
     /// was made while the clock was wrong.
     pub fn is_due(&self, now: OffsetDateTime) -> bool {
         let now = now.unix_timestamp();
-        self.describe().map_or(true, |info| now < info.not_before || now >= info.renews)
+        let is_due = |info: CertificateInfo| {
+            info.renews.is_some_and(|renews| now < info.not_before || now >= renews)
+        };
+        self.describe().map_or(self.files.is_none(), is_due)
     }
 
     /// SHA-256 of the public keys (SPKI, DER) that clients accept: the one in use and the spare.
@@ -171,11 +266,20 @@ impl Identity {
 
     /// For the TLS library.
     pub fn certificate(&self) -> CertificateDer<'static> {
-        self.certificate.clone()
+        self.files.as_ref().map_or_else(|| self.certificate.clone(), Files::leaf)
+    }
+
+    /// The certificate, and those that lead to its root.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let files = self.files.as_ref();
+        files.map_or_else(|| vec![self.certificate.clone()], |files| files.chain.clone())
     }
 
     /// For the TLS library.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        if let Some(key) = self.files.as_ref().and_then(|files| files.key.as_ref()) {
+            return key.clone_key();
+        }
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
     }
 
@@ -184,14 +288,17 @@ impl Identity {
     /// # Errors
     /// None for a certificate that was made or checked here.
     pub fn describe(&self) -> Result<CertificateInfo, IdentityError> {
-        let path = self.certificate_path.clone();
-        let (_, certificate) = X509Certificate::from_der(&self.certificate).map_err(|error| {
+        let own_path = self.certificate_path.as_path();
+        let path = self.files.as_ref().map_or(own_path, Files::path).to_owned();
+        let der = self.certificate();
+        let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| {
             IdentityError::Damaged { path: path.clone(), detail: error.to_string() }
         })?;
         let validity = certificate.validity();
         let (not_before, not_after) =
             (validity.not_before.timestamp(), validity.not_after.timestamp());
-        let renews = not_before + (not_after - not_before) / 3 * 2;
+        let is_own = self.files.is_none();
+        let renews = is_own.then_some(not_before + (not_after - not_before) / 3 * 2);
         Ok(CertificateInfo { path, names: names(&certificate), not_before, not_after, renews })
     }
 }

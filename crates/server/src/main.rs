@@ -15,11 +15,18 @@ mod datagrams;
 pub mod dns;
 pub mod gateway;
 pub mod identity;
+mod kcp;
 pub mod limits;
 pub mod listener;
+pub mod lobby;
 pub mod metrics;
 pub mod origin;
+pub mod places;
 pub mod pool;
+pub mod quiet;
+#[cfg(test)]
+#[path = "../../../fuzz/bodies/replay.rs"]
+mod replay;
 pub mod router;
 pub mod session;
 pub mod sessions;

@@ -126,10 +126,11 @@ impl From<&Session> for LiveSession {
     fn from(session: &Session) -> Self {
         let (transport, cipher) = match session.sender.datagrams() {
             Some(channel) => ("udp", channel.cipher().name()),
+            None if session.sender.carrier().is_kcp() => ("kcp", session.cipher.name()),
             None => ("tls", session.cipher.name()),
         };
         LiveSession {
-            peer: session.peer,
+            peer: session.sender.carrier().moving_peer().unwrap_or(session.peer),
             transport: transport.to_owned(),
             cipher: cipher.to_owned(),
             since: session.since,

@@ -12,7 +12,9 @@ use std::{
 
 use anyhow::Context;
 use cipherwall_cli::Paths;
-use cipherwall_netcfg::{Error as HostError, GatewayNetwork, Host, Role, Wanted};
+use cipherwall_netcfg::{
+    CONNECTIONS_EACH_DEFAULT, Error as HostError, GatewayNetwork, Host, Role, Wanted,
+};
 use cipherwall_proto::datagram::static_mode::{self, Policy, StaticKey};
 use cipherwall_static_mode::{Network, Running, StateFile, Tunnel};
 use cipherwall_transport::socket::SocketFactory;
@@ -119,6 +121,7 @@ fn network(options: &Options, mtu: u16, interface: &str) -> GatewayNetwork {
         listen_tcp: Vec::new(),
         listen_udp: vec![port..=port],
         inside_tcp: Vec::new(),
+        connections_each: Some(CONNECTIONS_EACH_DEFAULT),
         // there is none inside, so the client is told at once
         ipv6_uplink: false,
     }

@@ -12,22 +12,20 @@ use cipherwall_proto::{
     rekey::Side,
 };
 use cipherwall_transport::{
-    tls::TlsError,
+    Carrier,
+    tls::{TlsError, TlsStream},
     tunnel::{Link, Start},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     accounts::{Foreseen, Grant, Refusal},
     admin::unix_now,
     datagrams::Datagrams,
     gateway::Gateway,
-    listener::{Place, Shed, Stage},
+    places::{Place, Shed, Stage},
     session,
-    site::{self, Knocked},
+    site::{self, First, Knocked},
 };
 
 /// How long a client may take from its opener to a whole request.
@@ -44,16 +42,22 @@ const RECORDS_MAX: u32 = 64;
 enum Ended {
     #[error("no TLS handshake in time")]
     HandshakeTime,
+    #[error("not TLS")]
+    NoTls,
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("no request in time")]
     RequestTime,
+    #[error("the answer was not read in time")]
+    AnswerTime,
     #[error("too many TLS records before the tunnel")]
     TooManyRecords,
     #[error("closed before the tunnel")]
     Closed,
     #[error("its session does not go on")]
     NotResumed,
+    #[error("too many connections: this one had to go")]
+    Shed,
     #[error(transparent)]
     Opening(#[from] OpeningError),
 }
@@ -73,68 +77,109 @@ struct Client {
     foreseen: Option<Foreseen>,
 }
 
-/// Serves a connection to its end, or until its place is needed.
+/// Serves a connection until it is let in, ends, or its place is needed. To run in the
+/// [lobby](crate::lobby); a session goes on elsewhere.
 pub async fn serve(
     gateway: Arc<Gateway>,
-    tcp: TcpStream,
+    carrier: Carrier,
     peer: SocketAddr,
     mut place: Place,
     shed: Shed,
 ) {
-    // Each step is in a box of its own, so that a connection takes the memory of the step it is in:
-    // a silent one next to nothing, a session none of the web server's.
-    let knocked = tokio::select! {
-        knocked = receive(&gateway, tcp, &mut place) => knocked,
-        _ = shed => return tracing::debug!(%peer, "too many connections: this one had to go"),
-    };
-    let knocked = match knocked {
-        Ok(Some(knocked)) => knocked,
-        Ok(None) => return tracing::debug!(%peer, "a visitor of the web site has left"),
-        Err(error) => return tracing::debug!(%peer, %error, "connection ended"),
-    };
-    let Begun { link, grant, cipher } = match Box::pin(let_in(&gateway, *knocked, peer)).await {
-        Ok(begun) => begun,
-        Err(error) => return tracing::info!(%peer, %error, "a client came no further"),
+    let time = Duration::from_secs(gateway.config.limits.handshake_s.into());
+    let limit = Instant::now() + time;
+    let begun = match listen(&carrier, limit, &mut place, shed).await {
+        Ok(shed) => tokio::select! {
+            // looked at first, so that who has to go costs nothing more
+            biased;
+            _ = shed => Err(Ended::Shed),
+            begun = Box::pin(enter(&gateway, carrier, limit, peer, &mut place)) => begun,
+        },
+        Err(error) => Err(error),
     };
     drop(place);
-    Box::pin(session::run(&gateway, *link, *grant, cipher, peer)).await;
+    match begun {
+        Ok(Some(Begun { link, grant, cipher })) => {
+            gateway.lobby.sessions().clone().spawn(async move {
+                session::run(&gateway, *link, *grant, cipher, peer).await;
+            });
+        }
+        Ok(None) => tracing::debug!(%peer, "a visitor of the web site has left"),
+        Err(error) => tracing::debug!(%peer, %error, "connection ended"),
+    }
+}
+
+/// Waits for the first byte.
+async fn listen(
+    carrier: &Carrier,
+    limit: Instant,
+    place: &mut Place,
+    mut shed: Shed,
+) -> Result<Shed, Ended> {
+    tokio::select! {
+        biased;
+        readable = timeout_at(limit, carrier.readable()) => {
+            readable.map_err(|_| Ended::HandshakeTime)?.map_err(TlsError::from)?;
+        }
+        _ = &mut shed => return Err(Ended::Shed),
+    }
+    place.speak(shed).ok_or(Ended::Shed)
+}
+
+/// From the first byte to the session; `None` for a visitor of the web site.
+async fn enter(
+    gateway: &Gateway,
+    carrier: Carrier,
+    limit: Instant,
+    peer: SocketAddr,
+    place: &mut Place,
+) -> Result<Option<Begun>, Ended> {
+    // Each step is in a box of its own, so that a connection takes the memory of the step it is in:
+    // a silent one next to nothing, a session none of the web server's.
+    let visit = Box::pin(visit(gateway, carrier, limit, place)).await?;
+    let Some(client) = visit else { return Ok(None) };
+    let let_in = Box::pin(let_in(gateway, *client, peer, place)).await;
+    if let Err(error) = &let_in
+        && let Some(unsaid) = gateway.quiet.may_say(std::time::Instant::now())
+    {
+        tracing::info!(%peer, %error, unsaid, "a client came no further");
+    }
+    let_in.map(Some)
 }
 
 /// The TLS handshake, and the web site until the client has knocked.
-async fn receive(
-    gateway: &Gateway,
-    tcp: TcpStream,
-    place: &mut Place,
-) -> Result<Option<Box<Client>>, Ended> {
-    let limit = Instant::now() + Duration::from_secs(gateway.config.limits.handshake_s.into());
-    timeout_at(limit, tcp.readable())
-        .await
-        .map_err(|_| Ended::HandshakeTime)?
-        .map_err(TlsError::from)?;
-    place.advance(Stage::Speaking);
-    Box::pin(visit(gateway, tcp, limit, place)).await
-}
-
-/// The rest of [`receive`], for connections that have sent something.
 async fn visit(
     gateway: &Gateway,
-    tcp: TcpStream,
+    carrier: Carrier,
     limit: Instant,
     place: &mut Place,
 ) -> Result<Option<Box<Client>>, Ended> {
+    let since = limit - Duration::from_secs(gateway.config.limits.handshake_s.into());
+    let first = timeout_at(limit, site::first_bytes(&carrier)).await;
+    match first.map_err(|_| Ended::HandshakeTime)?.map_err(TlsError::from)? {
+        First::Tls => {}
+        First::Plain => {
+            gateway.site.serve_plain(carrier, since).await;
+            return Ok(None);
+        }
+        First::Refused(alert) => {
+            site::refuse(&carrier, alert);
+            return Err(Ended::NoTls);
+        }
+    }
     let tls = gateway.identity.tls();
     let keys = gateway.accounts.door_keys();
     let doors: Vec<DoorKey> =
         [Some(keys.current), keys.previous].into_iter().flatten().map(DoorKey).collect();
     let mut early = Early { gateway, doors: &doors, decided: false, foreseen: None };
-    let handshake = tls.handshake_with_early_data(tcp, |bytes| early.look_at(bytes));
+    let handshake = tls.handshake_with_early_data(carrier, |bytes| early.look_at(bytes));
     let (stream, agreed) =
         timeout_at(limit, handshake).await.map_err(|_| Ended::HandshakeTime)??;
     let foreseen = early.foreseen;
     place.advance(Stage::Visitor);
     let watch = Watch::new(&agreed.root, &doors, agreed.alpn);
-    let knocked = Box::pin(site::serve(stream, watch, agreed.alpn)).await;
-    place.advance(Stage::Client);
+    let knocked = Box::pin(gateway.site.serve(stream, watch, agreed.alpn, since)).await;
+    place.advance(Stage::Knocked);
     let opening = Opening::new(agreed.root, gateway.aes_hardware);
     Ok(knocked.map(|knocked| Box::new(Client { opening, knocked, foreseen })))
 }
@@ -167,6 +212,7 @@ async fn let_in(
     gateway: &Gateway,
     Client { mut opening, knocked: Knocked { mut stream, rest }, mut foreseen }: Client,
     peer: SocketAddr,
+    place: &mut Place,
 ) -> Result<Begun, Ended> {
     let mut records = 1;
     let mut plaintext = rest;
@@ -186,7 +232,13 @@ async fn let_in(
         .await
         .map_err(|_| Ended::RequestTime)??;
         plaintext.clear();
-        let bytes = match decide(gateway, demand, peer, &mut foreseen).await {
+        let asking = gateway.lobby.ask().await;
+        if !place.advance(Stage::Asking) {
+            return Err(Ended::Shed);
+        }
+        let decision = decide(gateway, demand, peer, &mut foreseen).await;
+        drop(asking);
+        let bytes = match decision {
             Decision::Grant(grant) => {
                 let cipher = opening.cipher();
                 let mut welcome = welcome(gateway, &grant);
@@ -194,12 +246,12 @@ async fn let_in(
                     welcome.datagram = gateway.datagrams.as_ref().map(Datagrams::offer);
                 }
                 let (bytes, established) = opening.welcome(welcome);
-                stream.send(&bytes).await?;
-                let (tcp, leftover) = stream.into_parts();
+                send(&mut stream, &bytes).await?;
+                let (carrier, leftover) = stream.into_parts();
                 let Established { sealer, opener, datagram } = established;
                 let keepalive = gateway.keepalive();
                 let side = Side::Gateway(gateway.rekey_policy());
-                let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+                let mut link = Link::new(Start { carrier, sealer, opener, keepalive, side });
                 if let Some(datagrams) = &gateway.datagrams
                     && let Some(channel) = datagram.and_then(|keys| datagrams.channel(keys))
                 {
@@ -211,17 +263,26 @@ async fn let_in(
             }
             Decision::Salt(salt) => opening.salt(salt),
             Decision::Refuse(refused) => {
-                tracing::info!(%peer, reason = ?refused.code, "a client was refused");
+                if let Some(unsaid) = gateway.quiet.may_say(std::time::Instant::now()) {
+                    tracing::info!(%peer, reason = ?refused.code, unsaid, "a client was refused");
+                }
                 opening.refuse(refused)
             }
         };
-        stream.send(&bytes).await?;
+        place.advance(Stage::Knocked);
+        send(&mut stream, &bytes).await?;
         if opening.is_resuming() {
             // behind the request came tunnel records that nobody can open
             let _ = timeout(REQUEST_TIME, stream.finish(DROPPED_MAX)).await;
             return Err(Ended::NotResumed);
         }
     }
+}
+
+/// An answer, to somebody who may not be reading.
+async fn send(stream: &mut TlsStream, bytes: &[u8]) -> Result<(), Ended> {
+    let sent = timeout(REQUEST_TIME, stream.send(bytes)).await;
+    Ok(sent.map_err(|_| Ended::AnswerTime)??)
 }
 
 enum Decision {

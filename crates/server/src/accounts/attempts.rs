@@ -10,6 +10,8 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use super::queue::Suspicion;
+
 /// Tries a minute by one address for one user, or by one device ...
 pub(super) const PER_GUESSER: u32 = 10;
 /// ... and by one address for all users.
@@ -46,20 +48,24 @@ struct Tables {
 }
 
 impl Attempts {
-    /// Counts a try before it is made, so that many at the same moment do not slip through.
+    /// Counts a try before it is made, so that many at the same moment do not slip through. Says how
+    /// suspicious it is: by the tries from that address, whoever they were for.
     ///
     /// # Errors
     /// The seconds to wait. A try that is refused is not counted: who goes on trying does not
     /// have to wait the longer for it.
-    pub(super) fn begin(&self, guesser: &Guesser, now: u64) -> Result<(), u32> {
+    pub(super) fn begin(&self, guesser: &Guesser, now: u64) -> Result<Suspicion, u32> {
         let tables = &mut *self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.guessers.check(guesser, PER_GUESSER, now)?;
-        if let Guesser::Stranger(_, address) = guesser {
-            tables.addresses.check(address, PER_ADDRESS, now)?;
-            tables.addresses.count(address, PER_ADDRESS, now);
-        }
+        let suspicion = match guesser {
+            Guesser::Device(_) => Suspicion::NONE,
+            Guesser::Stranger(_, address) => {
+                tables.addresses.check(address, PER_ADDRESS, now)?;
+                Suspicion::of(tables.addresses.count(address, PER_ADDRESS, now))
+            }
+        };
         tables.guessers.count(guesser, PER_GUESSER, now);
-        Ok(())
+        Ok(suspicion)
     }
 
     /// The secret was right. Nothing is held against the guesser any more, and this try not
@@ -128,7 +134,8 @@ impl<K: Clone + Eq + Hash> Table<K> {
         Ok(())
     }
 
-    fn count(&mut self, key: &K, limit: u32, now: u64) {
+    /// Returns how many there are lately.
+    fn count(&mut self, key: &K, limit: u32, now: u64) -> u32 {
         if self.entries.len() >= CAPACITY && !self.entries.contains_key(key) {
             let idle = self.entries.iter().min_by_key(|(_, tries)| tries.at);
             if let Some(idle) = idle.map(|(key, _)| key.clone()) {
@@ -143,6 +150,7 @@ impl<K: Clone + Eq + Hash> Table<K> {
             tries.free_at = now + wait;
             tries.waits += 1;
         }
+        u32::try_from(tries.level.div_ceil(TRY)).unwrap_or(u32::MAX)
     }
 
     fn take_back(&mut self, key: &K) {
@@ -178,13 +186,13 @@ mod tests {
         let attempts = Attempts::default();
         let ada = stranger("ada", 1);
         for _ in 0..PER_GUESSER {
-            assert_eq!(attempts.begin(&ada, NOW), Ok(()));
+            assert!(attempts.begin(&ada, NOW).is_ok());
         }
         let mut now = NOW;
         let mut waits = Vec::new();
         while waits.len() < 6 {
             match attempts.begin(&ada, now) {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(wait) => {
                     waits.push(wait);
                     now += u64::from(wait);
@@ -192,7 +200,7 @@ mod tests {
             }
         }
         assert_eq!(waits, [6, 12, 24, 48, 60, 60]);
-        assert_eq!(attempts.begin(&ada, now), Ok(()), "after the wait it counts again");
+        assert!(attempts.begin(&ada, now).is_ok(), "after the wait it counts again");
     }
 
     #[test]
@@ -207,9 +215,9 @@ mod tests {
         let attempts = Attempts::default();
         hammer(&attempts, &stranger("ada", 1), NOW, 4);
         assert!(attempts.begin(&stranger("ada", 1), NOW + 3).is_err());
-        assert_eq!(attempts.begin(&stranger("ada", 2), NOW + 3), Ok(()));
-        assert_eq!(attempts.begin(&stranger("bob", 1), NOW + 3), Ok(()));
-        assert_eq!(attempts.begin(&Guesser::Device(7), NOW + 3), Ok(()));
+        assert!(attempts.begin(&stranger("ada", 2), NOW + 3).is_ok());
+        assert!(attempts.begin(&stranger("bob", 1), NOW + 3).is_ok());
+        assert!(attempts.begin(&Guesser::Device(7), NOW + 3).is_ok());
     }
 
     #[test]
@@ -220,7 +228,42 @@ mod tests {
         assert_eq!(tried.count() as u32, PER_ADDRESS);
         assert!(attempts.wrong(IpAddr::from([192, 0, 2, 1]), NOW).is_err());
         assert_eq!(attempts.wrong(IpAddr::from([192, 0, 2, 2]), NOW), Ok(()));
-        assert_eq!(attempts.begin(&Guesser::Device(7), NOW), Ok(()));
+        assert!(attempts.begin(&Guesser::Device(7), NOW).is_ok());
+    }
+
+    #[test]
+    fn the_more_an_address_tries_the_more_suspicious_it_is_for_some_time() {
+        let attempts = Attempts::default();
+        let mut last = Suspicion::NONE;
+        for n in 0..PER_ADDRESS - 1 {
+            let suspicion = attempts.begin(&stranger(&format!("u{n}"), 1), NOW).unwrap();
+            assert!(suspicion > last, "{n}");
+            last = suspicion;
+        }
+        let fresh = attempts.begin(&stranger("ada", 2), NOW).unwrap();
+        assert!(Suspicion::NONE < fresh && fresh < last);
+        assert_eq!(attempts.begin(&Guesser::Device(7), NOW), Ok(Suspicion::NONE));
+        assert_eq!(attempts.begin(&stranger("eve", 1), NOW + 120), Ok(fresh), "it fades");
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_a_minute_whatever_was_done() {
+        let attempts = Attempts::default();
+        let mut longest = 0;
+        for now in NOW..NOW + 7_200 {
+            for n in 0..20 {
+                for guesser in [stranger(&format!("u{n}"), 1), Guesser::Device(n)] {
+                    longest = longest.max(attempts.begin(&guesser, now).err().unwrap_or(0));
+                }
+            }
+        }
+        assert_eq!(u64::from(longest), LONGEST_WAIT_S);
+        // and fifteen minutes later nothing is left of it
+        let later = NOW + 7_200 + 900;
+        for _ in 1..PER_GUESSER {
+            assert!(attempts.begin(&stranger("u1", 1), later).is_ok());
+        }
+        assert_eq!(attempts.begin(&stranger("v", 1), later), Ok(Suspicion::of(PER_GUESSER)));
     }
 
     #[test]
@@ -228,7 +271,7 @@ mod tests {
         let attempts = Attempts::default();
         for n in 0..1000 {
             let user = stranger(&format!("u{}", n % 3), 1);
-            assert_eq!(attempts.begin(&user, NOW), Ok(()), "{n}");
+            assert!(attempts.begin(&user, NOW).is_ok(), "{n}");
             attempts.succeeded(&user);
         }
         // one's own right password buys no guesses at others'
@@ -257,7 +300,7 @@ mod tests {
         let attempts = Attempts::default();
         for n in 0..3 * CAPACITY as u32 {
             let user = Guesser::Stranger("ada".into(), std::net::Ipv4Addr::from(n).into());
-            assert_eq!(attempts.begin(&user, NOW + u64::from(n) / 100), Ok(()));
+            assert!(attempts.begin(&user, NOW + u64::from(n) / 100).is_ok());
         }
         let tables = attempts.tables.lock().unwrap();
         assert_eq!(tables.guessers.entries.len(), CAPACITY);

@@ -10,6 +10,7 @@ mod devices;
 mod invitations;
 mod manage;
 mod password;
+mod queue;
 mod resume;
 mod sessions;
 
@@ -218,11 +219,12 @@ impl Accounts {
             Some(id) => Guesser::Device(id),
             None => Guesser::Stranger(name.clone(), origin::network(from)),
         };
-        tries.begin(&guesser, now).map_err(|retry_after| Refusal::Busy { retry_after })?;
+        let suspicion = tries.begin(&guesser, now);
+        let suspicion = suspicion.map_err(|retry_after| Refusal::Busy { retry_after })?;
         let user = users::by_name(&mut db, &name).await?;
         drop(db);
         let hash = user.as_ref().filter(|user| user.enabled).and_then(|u| u.password_hash.clone());
-        if !passwords.verify(hash, prehash).await? {
+        if !passwords.verify(hash, prehash, suspicion).await? {
             return Err(Refusal::Rejected.into());
         }
         tries.succeeded(&guesser);

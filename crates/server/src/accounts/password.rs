@@ -1,13 +1,13 @@
 //! Argon2id over pre-hashes (A3), behind a short queue: it is meant to be slow, and everybody who
-//! holds an invitation can make the gateway run it.
+//! holds an invitation can make the gateway run it. It runs on blocking threads of the caller's
+//! runtime; those of the gateway's lobby are of low priority.
 
 use std::sync::Arc;
 
+use super::Refusal;
+use super::queue::{Queue, Suspicion};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, Params, PasswordHasher, PasswordVerifier};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::Refusal;
 
 /// So many at a time, each with 19 MiB of memory.
 const AT_A_TIME: usize = 2;
@@ -18,8 +18,7 @@ const RETRY_AFTER_S: u32 = 5;
 
 /// Checks and makes password hashes.
 pub(super) struct Passwords {
-    places: Arc<Semaphore>,
-    workers: Arc<Semaphore>,
+    queue: Arc<Queue>,
     /// Checked in place of the hash of a user who has none.
     dummy: String,
 }
@@ -30,11 +29,7 @@ impl Passwords {
         let (m, t, p) = (Params::DEFAULT_M_COST, Params::DEFAULT_T_COST, Params::DEFAULT_P_COST);
         let dummy =
             format!("$argon2id$v=19$m={m},t={t},p={p}${}${}", "A".repeat(22), "A".repeat(43));
-        Passwords {
-            places: Arc::new(Semaphore::new(AT_A_TIME + WAITING)),
-            workers: Arc::new(Semaphore::new(AT_A_TIME)),
-            dummy,
-        }
+        Passwords { queue: Queue::new(AT_A_TIME, WAITING), dummy }
     }
 
     /// Whether the pre-hash is that of `hash`. Without a hash: the same work, and no.
@@ -42,10 +37,11 @@ impl Passwords {
         &self,
         hash: Option<String>,
         prehash: &[u8; 32],
+        suspicion: Suspicion,
     ) -> Result<bool, Refusal> {
         let (known, hash) = (hash.is_some(), hash.unwrap_or_else(|| self.dummy.clone()));
         let prehash = *prehash;
-        let verified = self.work(move || {
+        let verified = self.work(suspicion, move || {
             let hash = PasswordHash::new(&hash)?;
             Ok(match Argon2::default().verify_password(&prehash, &hash) {
                 Ok(()) => true,
@@ -56,18 +52,20 @@ impl Passwords {
         Ok(verified.await? && known)
     }
 
-    /// The hash to store for a pre-hash, in PHC format.
+    /// The hash to store for the pre-hash of somebody who may set it, in PHC format.
     pub(super) async fn hash(&self, prehash: &[u8; 32]) -> Result<String, Refusal> {
         let prehash = *prehash;
-        self.work(move || Argon2::default().hash_password(&prehash).map(|hash| hash.to_string()))
-            .await
+        let hash = move || Argon2::default().hash_password(&prehash).map(|hash| hash.to_string());
+        self.work(Suspicion::NONE, hash).await
     }
 
     async fn work<T: Send + 'static>(
         &self,
+        suspicion: Suspicion,
         work: impl FnOnce() -> Result<T, argon2::password_hash::Error> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let turn = self.turn().await?;
+        let busy = Refusal::Busy { retry_after: RETRY_AFTER_S };
+        let turn = self.queue.turn(suspicion).await.ok_or(busy)?;
         // The turn ends with the work, not with the caller, who may be cancelled.
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
@@ -82,15 +80,6 @@ impl Passwords {
                 Refusal::Internal
             })
     }
-
-    async fn turn(&self) -> Result<[OwnedSemaphorePermit; 2], Refusal> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| Refusal::Busy { retry_after: RETRY_AFTER_S })?;
-        // Never closed.
-        let worker = Arc::clone(&self.workers).acquire_owned().await;
-        Ok([place, worker.map_err(|_| Refusal::Internal)?])
-    }
 }
 
 #[cfg(test)]
@@ -102,9 +91,9 @@ mod tests {
         let passwords = Passwords::new();
         let hash = passwords.hash(&[7; 32]).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert_eq!(passwords.verify(Some(hash.clone()), &[7; 32]).await, Ok(true));
-        assert_eq!(passwords.verify(Some(hash), &[8; 32]).await, Ok(false));
-        assert_eq!(passwords.verify(None, &[7; 32]).await, Ok(false));
+        assert_eq!(passwords.verify(Some(hash.clone()), &[7; 32], Suspicion::NONE).await, Ok(true));
+        assert_eq!(passwords.verify(Some(hash), &[8; 32], Suspicion::NONE).await, Ok(false));
+        assert_eq!(passwords.verify(None, &[7; 32], Suspicion::NONE).await, Ok(false));
     }
 
     #[tokio::test]
@@ -121,23 +110,26 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_says_busy_and_recovers() {
         let passwords = Arc::new(Passwords::new());
-        let all = Arc::clone(&passwords.places).acquire_many_owned(34).await.unwrap();
-        let busy = passwords.verify(None, &[0; 32]).await;
-        assert_eq!(busy, Err(Refusal::Busy { retry_after: RETRY_AFTER_S }));
-        drop(all);
-        assert_eq!(passwords.verify(None, &[0; 32]).await, Ok(false));
+        let mut crowd = tokio::task::JoinSet::new();
+        for _ in 0..AT_A_TIME + WAITING + 6 {
+            let passwords = passwords.clone();
+            crowd.spawn(async move { passwords.verify(None, &[0; 32], Suspicion::of(1)).await });
+        }
+        let answers = crowd.join_all().await;
+        let busy = Err(Refusal::Busy { retry_after: RETRY_AFTER_S });
+        assert_eq!(answers.iter().filter(|answer| **answer == busy).count(), 6);
+        assert_eq!(answers.iter().filter(|answer| **answer == Ok(false)).count(), 34);
+        assert_eq!(passwords.verify(None, &[0; 32], Suspicion::of(1)).await, Ok(false));
     }
 
     #[tokio::test]
     async fn a_caller_who_left_gives_his_turn_back_when_the_work_is_done() {
         let passwords = Passwords::new();
         for _ in 0..8 {
-            let cancelled = passwords.verify(None, &[0; 32]);
+            let cancelled = passwords.verify(None, &[0; 32], Suspicion::of(1));
             let _ = tokio::time::timeout(std::time::Duration::from_millis(1), cancelled).await;
         }
-        assert_eq!(passwords.verify(None, &[0; 32]).await, Ok(false));
         // those who were cancelled are still being worked for
-        let all = passwords.places.acquire_many(34);
-        assert!(tokio::time::timeout(std::time::Duration::from_secs(30), all).await.is_ok());
+        assert_eq!(passwords.verify(None, &[0; 32], Suspicion::of(9)).await, Ok(false));
     }
 }

@@ -185,12 +185,30 @@ pub struct LiveStatus {
     /// The UDP ports for that, as `1194` or `9000-9099`; none: it is off.
     #[serde(default)]
     pub datagram_ports: Option<String>,
+    /// Those of the connected clients that are over KCP.
+    #[serde(default)]
+    pub kcp_sessions: u64,
+    /// The UDP port for that; none: it is off.
+    #[serde(default)]
+    pub kcp_port: Option<u16>,
+    /// TCP connections that are not let in.
+    #[serde(default)]
+    pub strangers: Strangers,
     /// Inner bytes from clients.
     pub rx_bytes: u64,
     /// Inner bytes to clients.
     pub tx_bytes: u64,
     /// Inner packets that were not passed on.
     pub drops: Drops,
+}
+
+/// Connections that have not been let in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strangers {
+    /// Now.
+    pub connections: u64,
+    /// How many had to make room for others since the start: under attack many.
+    pub gave_way: u64,
 }
 
 /// Dropped inner packets by reason.
@@ -216,7 +234,7 @@ pub struct Drops {
 pub struct LiveSession {
     /// Where the client comes from.
     pub peer: SocketAddr,
-    /// What carries packets to the client now: `tls` or `udp`.
+    /// What carries packets to the client now: `tls`, `kcp` or `udp`.
     pub transport: String,
     /// What encrypts them.
     pub cipher: String,

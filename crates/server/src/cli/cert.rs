@@ -16,7 +16,8 @@ use crate::identity::CertificateInfo;
 pub(super) enum Command {
     /// Show the certificate, and the public keys that clients accept
     Show {
-        /// A JSON object: path, names, not_before, not_after, renews (Unix seconds), pins
+        /// A JSON object: path, names, not_before, not_after, renews (Unix seconds; null if
+        /// somebody else renews it), pins
         #[arg(long)]
         json: bool,
     },
@@ -25,6 +26,14 @@ pub(super) enum Command {
     /// Never needed: the gateway does it by itself at two thirds of the validity. Clients do not
     /// notice, and connections stay.
     Renew,
+    /// Print a request for a certificate of the gateway's own key
+    ///
+    /// For a certificate authority. With `certificate.file` in server.yaml set to what it returns, clients
+    /// notice nothing, since the key is the same. Keep the key at renewals, too.
+    Request {
+        /// Names it is to be for, in place of the endpoint's host
+        names: Vec<String>,
+    },
 }
 
 pub(super) async fn run(command: Command, place: &Place) -> anyhow::Result<()> {
@@ -32,8 +41,14 @@ pub(super) async fn run(command: Command, place: &Place) -> anyhow::Result<()> {
         Command::Show { json } => show(json, place),
         Command::Renew => {
             let info = renew(place).await?;
-            let [end, renews] = [info.not_after, info.renews].map(|time| date(time.unsigned_abs()));
+            let end = date(info.not_after.unsigned_abs());
+            let renews = info.renews.map(|time| date(time.unsigned_abs())).unwrap_or_default();
             print(format_args!("new certificate until {end}, with the same key; renews {renews}"))
+        }
+        Command::Request { names } => {
+            let identity = place.identity(&place.config()?)?;
+            let names = if names.is_empty() { vec![identity.host().to_owned()] } else { names };
+            print(identity.request(names).map_err(coded)?.trim_end())
         }
     }
 }
@@ -47,13 +62,17 @@ fn show(json: bool, place: &Place) -> anyhow::Result<()> {
         value["pins"] = json!([pin, spare]);
         return print(value);
     }
-    let times = [certificate.not_before, certificate.not_after, certificate.renews];
-    let [from, to, renews] = times.map(|time| date(time.unsigned_abs()));
+    let [from, to] =
+        [certificate.not_before, certificate.not_after].map(|time| date(time.unsigned_abs()));
+    let renews = match certificate.renews {
+        Some(time) => format!("{}, by itself while the gateway runs", date(time.unsigned_abs())),
+        None => "by whoever writes the file; a running gateway reads it again".to_owned(),
+    };
     print(format_args!(
         "Certificate:   {}\n\
          For:           {}\n\
          Valid:         {from} to {to}\n\
-         Renews:        {renews}, by itself while the gateway runs\n\
+         Renews:        {renews}\n\
          Key in use:    {pin}\n\
          Spare key:     {spare}\n\
          Keys are SHA-256 of the public key (SPKI). Clients accept both, and go by nothing else.",

@@ -1,6 +1,7 @@
 //! `cipherwall-server invite`: one link that holds all a client needs (C1).
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cipherwall_cli::{human, print, print_error};
@@ -13,6 +14,10 @@ use super::place::{Place, unexpected};
 use super::table::{date, table};
 use crate::accounts::{InvitationInfo, InvitationState};
 use crate::admin::{AdminReply, AdminRequest};
+use crate::config::Config;
+
+/// With more ports the QR code would not fit a terminal.
+const TLS_MAX: usize = 3;
 
 /// Invitations to this gateway
 #[derive(Debug, clap::Subcommand)]
@@ -108,15 +113,10 @@ async fn create(
     let AdminReply::Invited(invited) = place.ask(request).await? else {
         return unexpected();
     };
-    let endpoint = Endpoint {
-        host: config.endpoint.host,
-        port: config.endpoint.port,
-        transport: Transport::Tls,
-        pins: identity.pins(),
-    };
+    let endpoints = endpoints(&config, identity.pins());
     let (user, expires) = (invited.user, invited.expires);
     let link = Invitation {
-        endpoints: vec![endpoint],
+        endpoints,
         user: user.clone(),
         salt: invited.salt,
         door_key: invited.door_key,
@@ -141,6 +141,29 @@ async fn create(
     Ok(())
 }
 
+/// All ways to this gateway, best first (C6): its endpoint, then the other ports on which it listens,
+/// then KCP. Behind a router that forwards another port than the gateway's own, nothing is known of
+/// the other ports.
+fn endpoints(config: &Config, pins: [[u8; 32]; 2]) -> Vec<Endpoint> {
+    let outside = config.listen.iter().filter(|address| !address.ip().is_loopback());
+    let listens: Vec<u16> = outside.map(SocketAddr::port).collect();
+    let mut tls = vec![config.endpoint.port];
+    if listens.contains(&config.endpoint.port) {
+        tls.extend(listens);
+    }
+    let mut ways: Vec<(u16, Transport)> = Vec::new();
+    for way in tls.into_iter().map(|port| (port, Transport::Tls)) {
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    ways.truncate(TLS_MAX);
+    ways.extend(config.kcp_port().map(|port| (port, Transport::Kcp)));
+    let host = &config.endpoint.host;
+    let endpoint = |(port, transport)| Endpoint { host: host.clone(), port, transport, pins };
+    ways.into_iter().map(endpoint).collect()
+}
+
 /// For terminals with light letters on dark, with the margin that scanners need.
 fn qr(link: &str) -> anyhow::Result<String> {
     let code = QrCode::with_error_correction_level(link, EcLevel::L)?;
@@ -154,10 +177,43 @@ mod tests {
 
     #[test]
     fn the_code_of_a_long_link_still_fits_a_terminal() {
-        let link = format!("cipherwall://1/{}", "x".repeat(420));
+        let host = "gateway-in-the-basement.example.org".to_owned();
+        let endpoint = |(port, transport)| Endpoint {
+            host: host.clone(),
+            port,
+            transport,
+            pins: [[0xa7; 32], [0xd3; 32]],
+        };
+        let tls = [8443, 443, 9443].map(|port| (port, Transport::Tls));
+        let ways = tls.into_iter().chain([(443, Transport::Kcp)]);
+        let invitation = Invitation {
+            endpoints: ways.map(endpoint).collect(),
+            user: "alexandra".into(),
+            salt: [3; 16],
+            door_key: [4; 32],
+            enrol_secret: [5; 16],
+            expires: 1_900_000_000,
+            sni: vec!["www.example.org".into()],
+        };
+        let link = invitation.to_link();
         let code = qr(&link).unwrap();
         let width = code.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(width <= 85 && code.lines().count() <= 43, "{width} x {}", code.lines().count());
         assert!(code.lines().all(|line| line.chars().count() == width));
+    }
+
+    #[test]
+    fn an_invitation_has_the_ports_that_are_known_to_lead_here_and_kcp_last() {
+        let ways = |text: &str| {
+            let config = Config::parse(std::path::Path::new("server.yaml"), text).unwrap();
+            let ways = endpoints(&config, [[1; 32], [2; 32]]).into_iter();
+            ways.map(|it| format!("{}:{}", it.transport.name(), it.port)).collect::<Vec<_>>()
+        };
+        let networks = "networks:\n  v4: 10.8.0.0/24\n  v6: fd00::/64\n";
+        let with = |more: &str| ways(&format!("endpoint: gw.example:8443\n{networks}{more}"));
+        assert_eq!(with(""), ["tls:8443", "kcp:443"]);
+        let listen = "listen: ['[::]:443', '0.0.0.0:8443', '[::]:8443', '127.0.0.1:80']\n";
+        assert_eq!(with(listen), ["tls:8443", "tls:443", "kcp:443"]);
+        assert_eq!(with("listen: ['[::]:443']\nkcp:\n  port: off\n"), ["tls:8443"], "forwarded");
     }
 }

@@ -39,7 +39,9 @@ impl Place {
     }
 
     pub(super) fn identity(&self, config: &Config) -> anyhow::Result<Identity> {
-        Identity::load(&self.paths.state_dir, &config.endpoint.host).map_err(coded)
+        let identity = Identity::load(&self.paths.state_dir, &config.endpoint.host);
+        let with_files = |identity: Identity| identity.with_files(config.certificate.as_ref());
+        identity.and_then(with_files).map_err(coded)
     }
 
     /// The accounts in a database that is there already: an empty new one in place of a lost one

@@ -5,13 +5,13 @@ use std::time::Duration;
 use cipherwall_cli::{human, print};
 
 use super::place::{Place, unexpected};
-use crate::admin::{self, AdminReply, AdminRequest, LiveStatus, StatusInfo};
+use crate::admin::{self, AdminReply, AdminRequest, LiveStatus, StatusInfo, Strangers};
 
 /// Show whether the gateway runs, and its counters
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// A JSON object: running, version, users, devices, networks, pool_size; while running also
-    /// since (Unix seconds), sessions, rx_bytes, tx_bytes and drops
+    /// since (Unix seconds), sessions, strangers, rx_bytes, tx_bytes and drops
     #[arg(long)]
     json: bool,
 }
@@ -39,6 +39,10 @@ fn describe(status: &StatusInfo, now: u64) -> String {
             lines.insert(0, line("State", format!("running for {}", human::duration(time))));
             lines.push(line("Sessions", format!("{} of {}", live.sessions, status.pool_size)));
             lines.push(line("Datagrams", datagrams(live)));
+            lines.push(line("KCP", kcp(live)));
+            let Strangers { connections, gave_way } = live.strangers;
+            let strangers = format!("{connections} connections, {gave_way} had to make room");
+            lines.push(line("Strangers", strangers));
             lines.push(line("Received", human::bytes(live.rx_bytes)));
             lines.push(line("Sent", human::bytes(live.tx_bytes)));
             let drops = live.drops;
@@ -69,6 +73,13 @@ fn datagrams(live: &LiveStatus) -> String {
     }
 }
 
+fn kcp(live: &LiveStatus) -> String {
+    match live.kcp_port {
+        None => "off".to_owned(),
+        Some(port) => format!("UDP {port}, {} sessions", live.kcp_sessions),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,21 +107,25 @@ mod tests {
             sessions: 1,
             tx_bytes: 2048,
             drops,
+            strangers: Strangers { connections: 7, gave_way: 8 },
             ..LiveStatus::default()
         });
         let text = describe(&status, 70);
         assert!(text.starts_with("State:      running for 1m 0s\n"), "{text}");
         assert!(text.contains("Sessions:   1 of 253\n"), "{text}");
-        assert!(text.contains("Datagrams:  off\n"), "{text}");
+        assert!(text.contains("Strangers:  7 connections, 8 had to make room\n"), "{text}");
+        assert!(text.contains("Datagrams:  off\nKCP:        off\n"), "{text}");
         if let Some(live) = &mut status.live {
             live.datagram_ports = Some("1194".into());
             live.datagram_sessions = 2;
+            (live.kcp_port, live.kcp_sessions) = (Some(443), 1);
         }
         let with = describe(&status, 70);
         assert!(
             with.contains("Datagrams:  UDP 1194, 2 sessions, 0 of nobody's dropped\n"),
             "{with}"
         );
+        assert!(with.contains("KCP:        UDP 443, 1 sessions\n"), "{with}");
         assert!(text.contains("Dropped:    1 with a foreign source, 0 to other"), "{text}");
     }
 }

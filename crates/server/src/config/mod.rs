@@ -24,6 +24,10 @@ pub const DEFAULT_PORT: u16 = 8443;
 const DEFAULT_SPEEDTEST_PORT: u16 = 8474;
 /// The UDP port of datagrams where none is given (B1).
 const DEFAULT_DATAGRAM_PORT: u16 = 1194;
+/// The UDP port of KCP where none is given (A20).
+const DEFAULT_KCP_PORT: u16 = 443;
+/// How many connections a client may have at a time by default.
+const DEFAULT_CONNECTIONS_EACH: u32 = 4_096;
 /// Largest packet inside the tunnel by default (A11), bytes.
 const DEFAULT_MTU: u16 = 1420;
 
@@ -57,15 +61,27 @@ pub struct Config {
     /// Whether and where sessions may have datagrams as well (A22).
     #[serde(default)]
     pub datagrams: Datagrams,
+    /// Whether and where clients may come over KCP (A20).
+    #[serde(default)]
+    pub kcp: Kcp,
     /// Private networks that clients may reach through the gateway.
     #[serde(default)]
     pub allow_private: Vec<IpNet>,
+    /// Connections that each client may have at a time; none: any number.
+    #[serde(default = "default_connections_each", deserialize_with = "values::connections_each")]
+    pub connections_each: Option<u32>,
     /// Names that clients give in the TLS hello in place of the endpoint's host (A16).
     #[serde(default, deserialize_with = "values::host_names")]
     pub sni: Vec<String>,
     /// The shortened handshakes of clients that come back.
     #[serde(default)]
     pub tls: Tls,
+    /// What everybody sees who is no client (A19).
+    #[serde(default, deserialize_with = "values::site")]
+    pub site: Site,
+    /// A certificate from files, in place of the gateway's own.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     /// Signs of life.
     #[serde(default)]
     pub keepalive: Keepalive,
@@ -119,6 +135,21 @@ impl Datagrams {
     }
 }
 
+/// The UDP port of KCP, on all addresses of `listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kcp {
+    /// None: it is off.
+    #[serde(deserialize_with = "values::port_or_off")]
+    pub port: Option<u16>,
+}
+
+impl Default for Kcp {
+    fn default() -> Kcp {
+        Kcp { port: Some(DEFAULT_KCP_PORT) }
+    }
+}
+
 /// The shortened handshakes of clients that come back (A9).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -126,6 +157,51 @@ pub struct Tls {
     /// Whether early data is taken, and tickets say so.
     #[serde(deserialize_with = "values::on_or_off")]
     pub early_data: bool,
+}
+
+/// The web site of a gateway (A19).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Site {
+    /// The page of a web server that was just installed.
+    #[default]
+    Welcome,
+    /// The files of this folder.
+    Folder(PathBuf),
+    /// Another site, which the gateway fetches.
+    Proxy(Upstream),
+}
+
+/// Another site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Whether it is asked by `https`.
+    pub tls: bool,
+    /// Where it is.
+    pub at: HostPort,
+}
+
+impl Upstream {
+    /// Its name as a browser writes it, without the usual port.
+    pub fn authority(&self) -> String {
+        let usual = if self.tls { 443 } else { 80 };
+        let text = self.at.to_string();
+        match self.at.port == usual {
+            true => text.trim_end_matches(&format!(":{usual}")).to_owned(),
+            false => text,
+        }
+    }
+}
+
+/// A certificate that somebody else renews.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The certificate and those that lead to its root, PEM.
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub file: PathBuf,
+    /// Its private key, PEM; none: the gateway's own.
+    #[serde(default, deserialize_with = "values::absolute_path_or_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// Signs of life (A8).
@@ -184,7 +260,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { handshake_s: 10, connections: 4096, connections_per_address: 64 }
+        Limits { handshake_s: 60, connections: 4096, connections_per_address: 256 }
     }
 }
 
@@ -226,6 +302,12 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// The UDP port of KCP; none: it is off, or datagrams have the port.
+    pub fn kcp_port(&self) -> Option<u16> {
+        let datagrams = self.datagrams.offered();
+        self.kcp.port.filter(|port| !datagrams.is_some_and(|ports| ports.contains(port)))
+    }
+
     /// Reads and checks the file.
     ///
     /// # Errors
@@ -261,6 +343,11 @@ fn default_mtu() -> u16 {
 #[expect(clippy::unnecessary_wraps, reason = "serde wants the field's type")]
 fn default_speedtest() -> Option<u16> {
     Some(DEFAULT_SPEEDTEST_PORT)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the field's type")]
+fn default_connections_each() -> Option<u32> {
+    Some(DEFAULT_CONNECTIONS_EACH)
 }
 
 fn default_v4() -> Ipv4Net {

@@ -53,9 +53,18 @@ datagrams:
   port: 1194
   ports: off
 
+# A UDP port, on the addresses above, for clients whose TCP connections do not get through. A client
+# takes this way by itself. Or: off. Open it in the firewall in front of this machine.
+kcp:
+  port: 443
+
 # Private networks behind this gateway that clients may reach. Everything private is closed to them
 # otherwise. For example: [192.168.1.0/24]
 allow_private: []
+
+# Connections that each client may have at a time, so that none fills the table of connections that
+# all share (net.netfilter.nf_conntrack_max). Or: off
+connections_each: 4096
 
 # Names that clients give in the TLS hello in place of the endpoint's host. They rotate. Choose
 # names that lead to this machine.
@@ -66,6 +75,17 @@ sni: []
 # it. off or on
 tls:
   early_data: off
+
+# What everybody sees who is no client: `welcome`, the page of a web server that was just installed; a
+# folder of yours, such as /var/www/html; or another site, such as https://www.example.net, which the
+# gateway fetches. Whichever you choose, it looks as if nginx served it.
+site: welcome
+
+# A certificate from files, in place of the gateway's own. It is read again when it changes. Without
+# `key` it has to be for the gateway's own key (`cipherwall-server cert request`), which is what clients
+# know the gateway by. For example:
+#   certificate:
+#     file: /etc/letsencrypt/live/www.example.net/fullchain.pem
 
 # A ping after interval_s without sending; timeout_s of silence end a connection.
 keepalive:
@@ -79,11 +99,12 @@ rekey:
   volume_mib: 65536
   records: 16777216
 
-# Bounds on connections that have not logged in. IPv6 addresses count by /64.
+# Bounds on connections that have not logged in. IPv6 addresses count by /64. Whoever comes when there
+# are as many takes the place of an older one.
 limits:
-  handshake_s: 10
+  handshake_s: 60
   connections: 4096
-  connections_per_address: 64
+  connections_per_address: 256
 
 # level: off, error, warn, info, debug or trace; format: text or json. Without a file: standard
 # error. A file is rotated daily, and a week is kept.

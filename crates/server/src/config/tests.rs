@@ -4,8 +4,6 @@ use super::*;
 
 #[path = "../../../../fuzz/bodies/config.rs"]
 mod body;
-#[path = "../../../../fuzz/bodies/replay.rs"]
-mod replay;
 
 const MINIMAL: &str = "endpoint: vpn.example.net\nnetworks:\n  v6: fd12:3456:789a::/64\n";
 
@@ -65,6 +63,64 @@ fn the_speed_test_has_a_port_or_is_off() {
     assert_eq!(port("speedtest: 9000"), Some(9000));
     assert_eq!(port("speedtest: off"), None);
     assert_eq!(port("speedtest: \"off\""), None);
+}
+
+#[test]
+fn the_connections_of_a_client_have_a_limit_or_none() {
+    let limit = |line: &str| parse(&format!("{MINIMAL}{line}\n")).unwrap().connections_each;
+    assert_eq!(limit(""), Some(cipherwall_netcfg::CONNECTIONS_EACH_DEFAULT));
+    assert_eq!(limit("connections_each: 64"), Some(64));
+    assert_eq!(limit("connections_each: off"), None);
+    for wrong in ["63", "many", "-1"] {
+        let complaint = complaint_about(&format!("connections_each: {wrong}"));
+        assert!(complaint.contains("64 to 1000000") && complaint.contains("off"), "{complaint}");
+    }
+}
+
+#[test]
+fn kcp_has_a_port_that_datagrams_do_not_have_or_is_off() {
+    let port = |text: &str| parse(&format!("{MINIMAL}{text}\n")).unwrap().kcp_port();
+    assert_eq!(port(""), Some(443));
+    assert_eq!(port("kcp:\n  port: 8443"), Some(8443));
+    assert_eq!(port("kcp:\n  port: off"), None);
+    assert_eq!(port("datagrams:\n  port: 443"), None);
+    assert_eq!(port("datagrams:\n  port: off"), Some(443));
+}
+
+#[test]
+fn the_site_is_a_page_a_folder_or_another_site() {
+    let site = |text: &str| parse(&format!("{MINIMAL}{text}\n")).unwrap().site;
+    let another = |tls, host: &str, port| {
+        Site::Proxy(Upstream { tls, at: HostPort { host: host.to_owned(), port } })
+    };
+    assert_eq!(site(""), Site::Welcome);
+    assert_eq!(site("site: welcome"), Site::Welcome);
+    assert_eq!(site("site: /var/www/html"), Site::Folder("/var/www/html".into()));
+    assert_eq!(site("site: https://www.example.net/"), another(true, "www.example.net", 443));
+    assert_eq!(site("site: http://127.0.0.1:8080"), another(false, "127.0.0.1", 8080));
+    assert_eq!(site("site: \"http://[::1]\""), another(false, "::1", 80));
+    for wrong in ["www", "ftp://a", "https://a/b", "https://a?b", "http://:80", "http://u@a"] {
+        let complaint = complaint_about(&format!("site: {wrong}"));
+        assert!(complaint.contains("/var/www/html"), "{wrong}: {complaint}");
+    }
+    let authority = |text: &str| match site(text) {
+        Site::Proxy(upstream) => upstream.authority(),
+        Site::Welcome | Site::Folder(_) => String::new(),
+    };
+    assert_eq!(authority("site: https://a.example"), "a.example");
+    assert_eq!(authority("site: http://a.example:443"), "a.example:443");
+}
+
+#[test]
+fn a_certificate_has_a_file_and_perhaps_a_key() {
+    let certificate = |text: &str| parse(&format!("{MINIMAL}{text}\n")).unwrap().certificate;
+    assert_eq!(certificate(""), None);
+    let with_key = certificate("certificate:\n  file: /a/chain.pem\n  key: /a/key.pem").unwrap();
+    assert_eq!(with_key.file, PathBuf::from("/a/chain.pem"));
+    assert_eq!(with_key.key, Some("/a/key.pem".into()));
+    assert_eq!(certificate("certificate:\n  file: /a/chain.pem").unwrap().key, None);
+    let complaint = complaint_about("certificate:\n  file: chain.pem");
+    assert!(complaint.contains("no absolute path"), "{complaint}");
 }
 
 #[test]
@@ -208,5 +264,5 @@ fn a_missing_file_says_what_to_run() {
 /// Of the fuzz target (docs/fuzzing.md).
 #[test]
 fn the_corpus_is_survived() {
-    replay::replay("config", body::run);
+    crate::replay::replay("config", body::run);
 }

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::{DEFAULT_PORT, IpAddr, Ipv4Net, Ipv6Net, Networks, PoolConfig, default_v4};
+use super::{
+    DEFAULT_PORT, IpAddr, Ipv4Net, Ipv6Net, Networks, PoolConfig, Site, Upstream, default_v4,
+};
 
 /// Each is a socket.
 const DATAGRAM_PORTS_MAX: usize = 1_000;
@@ -142,6 +145,54 @@ pub(super) fn on_or_off<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Erro
     }
 }
 
+pub(super) fn site<'de, D: Deserializer<'de>>(d: D) -> Result<Site, D::Error> {
+    let text = String::deserialize(d)?;
+    let wrong = |what: &str| {
+        D::Error::custom(format!(
+            "{text:?} {what}; write welcome, a folder such as /var/www/html, or a site such as \
+             https://www.example.net"
+        ))
+    };
+    if text == "welcome" {
+        return Ok(Site::Welcome);
+    }
+    if text.starts_with('/') {
+        return Ok(Site::Folder(text.into()));
+    }
+    let (tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => return Err(wrong("is no site")),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#', '@']) {
+        return Err(wrong("has more than a host and a port"));
+    }
+    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let with_port = match has_port {
+        true => rest.to_owned(),
+        false => format!("{rest}:{}", if tls { 443 } else { 80 }),
+    };
+    let at = with_port.parse().map_err(|error: String| wrong(&format!("is no site ({error})")))?;
+    Ok(Site::Proxy(Upstream { tls, at }))
+}
+
+pub(super) fn absolute_path<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(d)?;
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let path = path.display();
+    Err(D::Error::custom(format!("{path} is no absolute path; write for example /etc/ssl/{path}")))
+}
+
+pub(super) fn absolute_path_or_none<'de, D>(d: D) -> Result<Option<PathBuf>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    absolute_path(d).map(Some)
+}
+
 pub(super) fn mtu<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
     // IPv6 asks for 1280 (RFC 8200, section 5).
     in_range(d, 1280..=65_000, "bytes")
@@ -185,6 +236,21 @@ where
             ))
         },
     )
+}
+
+/// `None`: `off`.
+pub(super) fn connections_each<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
+    let range = 64..=1_000_000;
+    let text = String::deserialize(d)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().ok().filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+        let (low, high) = (range.start(), range.end());
+        D::Error::custom(format!(
+            "{text:?} is no number from {low} to {high}; write for example 4096, or off"
+        ))
+    })
 }
 
 pub(super) fn rekey_interval<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {

@@ -2,7 +2,7 @@
 //! one question.
 
 /// Longest message: what a length prefix can say.
-pub(super) const MAX_MESSAGE_LEN: usize = 65_535;
+pub(crate) const MAX_MESSAGE_LEN: usize = 65_535;
 
 const HEADER_LEN: usize = 12;
 const MAX_NAME_LEN: usize = 255;
@@ -15,7 +15,7 @@ const RECURSION_AVAILABLE: u8 = 0x80;
 
 /// Response codes (RFC 1035, 4.1.1) of answers that the forwarder makes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Code {
+pub(crate) enum Code {
     /// The message makes no sense.
     FormatError = 1,
     /// No upstream answered.
@@ -26,7 +26,7 @@ pub(super) enum Code {
 
 /// Why a client's message is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(crate) enum Unfit {
     /// It is no question at all, and answering might make a loop.
     Ignore,
     /// It is to be answered by [`refusal`] with this code.
@@ -35,16 +35,16 @@ pub(super) enum Unfit {
 
 /// A client's question that may be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Query<'a> {
+pub(crate) struct Query<'a> {
     /// The whole message.
-    pub(super) message: &'a [u8],
+    pub(crate) message: &'a [u8],
     /// The question section within it: name, type, class.
     question: &'a [u8],
 }
 
 impl<'a> Query<'a> {
     /// Accepts standard queries with exactly one question.
-    pub(super) fn parse(message: &'a [u8]) -> Result<Query<'a>, Unfit> {
+    pub(crate) fn parse(message: &'a [u8]) -> Result<Query<'a>, Unfit> {
         let header = message.first_chunk::<HEADER_LEN>().ok_or(Unfit::Ignore)?;
         if header[2] & IS_ANSWER != 0 {
             return Err(Unfit::Ignore);
@@ -57,13 +57,13 @@ impl<'a> Query<'a> {
     }
 
     /// The ID that the client chose.
-    pub(super) fn id(&self) -> [u8; 2] {
+    pub(crate) fn id(&self) -> [u8; 2] {
         [self.message[0], self.message[1]]
     }
 
     /// Whether `message` is an answer to this question, asked with `id`. Letters of the name may
     /// differ in case, because some servers answer in lower case only.
-    pub(super) fn is_answered_by(&self, message: &[u8], id: [u8; 2]) -> bool {
+    pub(crate) fn is_answered_by(&self, message: &[u8], id: [u8; 2]) -> bool {
         let Some(header) = message.first_chunk::<HEADER_LEN>() else { return false };
         let Some(answered) = question(message) else { return false };
         let (name, kind) = self.question.split_at(self.question.len() - 4);
@@ -77,7 +77,7 @@ impl<'a> Query<'a> {
 
 /// An answer of the forwarder's own to `message`, which is at least a header long: the code, and
 /// the question if there is one that can be read.
-pub(super) fn refusal(message: &[u8], code: Code) -> Vec<u8> {
+pub(crate) fn refusal(message: &[u8], code: Code) -> Vec<u8> {
     let question = question(message).unwrap_or_default();
     let flags = message.get(2).map_or(0, |flags| flags & (OPCODE | RECURSION_DESIRED));
     let mut answer = message.get(..2).unwrap_or(&[0, 0]).to_vec();

@@ -9,6 +9,14 @@ use super::*;
 
 const NAME: &[u8] = b"\x03www\x07example\x00";
 
+#[path = "../../../../fuzz/bodies/dns_message.rs"]
+mod body;
+
+#[test]
+fn the_corpus_of_the_fuzz_target() {
+    crate::replay::replay("dns_message", body::run);
+}
+
 #[tokio::test]
 async fn a_question_passes_with_another_id_and_port_each_time() {
     let upstream = Upstream::start(Behaviour::Answer);

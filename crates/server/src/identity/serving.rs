@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::{CertificateInfo, Identity, IdentityError};
 
-/// How often the gateway looks whether a new certificate is due.
-const CHECK_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How often the gateway looks whether a new certificate is due, and whether files have changed.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// Keys and certificate in use. Connections that are there do not notice a new certificate; the
 /// next handshake shows it.
@@ -71,14 +71,32 @@ impl Serving {
         Ok(())
     }
 
+    /// Takes a certificate from files that have changed.
+    ///
+    /// # Errors
+    /// As [`Identity::reload_files`], or the TLS library does not take it; the old one stays in use.
+    pub fn reload_files(&self) -> anyhow::Result<()> {
+        let inner = &mut *self.lock();
+        if inner.identity.reload_files()? {
+            inner.tls = server_config(&inner.identity, inner.early_data)?;
+            let info = inner.identity.describe()?;
+            tracing::info!(path = %info.path.display(), "the certificate was read again");
+        }
+        Ok(())
+    }
+
     /// Renews the certificate whenever one is due, for as long as the gateway runs. A task of its.
     pub async fn keep_fresh(&self) {
+        let mut last_error = String::new();
         loop {
-            if let Err(error) = self.renew_if_due(OffsetDateTime::now_utc()) {
-                // clients go by the key, so the old one will do until there is room again
-                let error = anyhow::Error::from(error);
-                tracing::error!("the certificate could not be renewed: {error:#}");
+            let renewed = self.renew_if_due(OffsetDateTime::now_utc()).map_err(anyhow::Error::from);
+            // clients go by the key, so the old one will do until there is room again
+            let error = renewed.and_then(|()| self.reload_files()).err();
+            let error = error.map(|error| format!("{error:#}")).unwrap_or_default();
+            if !error.is_empty() && error != last_error {
+                tracing::error!("the certificate is not renewed: {error}");
             }
+            last_error = error;
             tokio::time::sleep(CHECK_EVERY).await;
         }
     }
@@ -89,7 +107,7 @@ impl Serving {
 }
 
 fn server_config(identity: &Identity, early_data: bool) -> Result<tls::ServerConfig, TlsError> {
-    let config = tls::ServerConfig::new(identity.certificate(), identity.private_key())?;
+    let config = tls::ServerConfig::with_chain(identity.chain(), identity.private_key())?;
     Ok(if early_data { config.with_early_data() } else { config })
 }
 

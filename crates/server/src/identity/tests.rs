@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use rustls::pki_types::CertificateSigningRequestDer;
+use x509_parser::certification_request::X509CertificationRequest;
+
 use super::*;
 
 fn dir() -> tempfile::TempDir {
@@ -114,4 +117,67 @@ fn a_missing_and_a_damaged_key_are_said_with_the_remedy() {
     std::fs::write(dir.path().join(SPARE_KEY_FILE), "junk").unwrap();
     let damaged = Identity::load(dir.path(), "a.example").err().unwrap().to_string();
     assert!(damaged.contains("spare.key is damaged"), "{damaged}");
+}
+
+/// Writes a certificate for this key to `dir/chain.pem`.
+fn issue(dir: &Path, key: &KeyPair, serial: u8) {
+    let mut params = CertificateParams::new(["www.example.net".to_owned()]).unwrap();
+    params.serial_number = Some(SerialNumber::from_slice(&[serial]));
+    std::fs::write(dir.join("chain.pem"), params.self_signed(key).unwrap().pem()).unwrap();
+}
+
+#[test]
+fn a_certificate_from_files_is_for_the_own_key_and_read_again() {
+    let dir = dir();
+    let (own, _) = Identity::init(dir.path(), "a.example").unwrap();
+    let pins = own.pins();
+    issue(dir.path(), &own.key, 1);
+    let config = config::Certificate { file: dir.path().join("chain.pem"), key: None };
+    let mut identity = own.with_files(Some(&config)).unwrap();
+    let first = identity.certificate();
+    assert_eq!(identity.describe().unwrap().names, ["www.example.net"]);
+    assert_eq!((identity.pins(), identity.describe().unwrap().renews), (pins, None));
+    assert!(!identity.is_due(OffsetDateTime::now_utc() + Duration::days(9_999)));
+    assert!(!identity.reload_files().unwrap(), "nothing has changed");
+    assert!(identity.renew(OffsetDateTime::now_utc()).is_err());
+
+    let key = KeyPair::from_pem(&identity.key.serialize_pem()).unwrap();
+    std::fs::remove_file(&config.file).unwrap();
+    issue(dir.path(), &key, 2);
+    assert!(identity.reload_files().unwrap());
+    assert_ne!(identity.certificate(), first);
+
+    let second = identity.certificate();
+    std::fs::remove_file(&config.file).unwrap();
+    issue(dir.path(), &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), 3);
+    let error = identity.reload_files().unwrap_err().to_string();
+    assert!(error.contains("another key"), "{error}");
+    assert_eq!(identity.certificate(), second, "the old one stays");
+    assert!(!identity.reload_files().unwrap(), "said once");
+}
+
+#[test]
+fn a_key_from_a_file_becomes_the_first_pin() {
+    let dir = dir();
+    let (own, _) = Identity::init(dir.path(), "a.example").unwrap();
+    let pins = own.pins();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    issue(dir.path(), &key, 1);
+    let key_path = dir.path().join("key.pem");
+    std::fs::write(&key_path, key.serialize_pem()).unwrap();
+    let config = config::Certificate { file: dir.path().join("chain.pem"), key: Some(key_path) };
+    let identity = own.with_files(Some(&config)).unwrap();
+    assert_eq!(identity.pins(), [pin(&key), pins[1]]);
+    assert!(Serving::new(identity, false).is_ok());
+}
+
+#[test]
+fn a_request_is_for_the_own_key() {
+    let dir = dir();
+    let (identity, _) = Identity::init(dir.path(), "a.example").unwrap();
+    let request = identity.request(vec!["www.example.net".to_owned()]).unwrap();
+    let der = CertificateSigningRequestDer::from_pem_slice(request.as_bytes()).unwrap();
+    let (_, request) = X509CertificationRequest::from_der(&der).unwrap();
+    let own = identity.key.subject_public_key_info();
+    assert_eq!(request.certification_request_info.subject_pki.raw, own);
 }
