@@ -1,36 +1,44 @@
-//! Connections to the gateway: addresses, TCP, TLS with the pinned key, the opening.
+//! Connections to the gateway: addresses, TCP or KCP, TLS with the pinned key, the opening.
 //!
-//! While there is a session, it goes on with its token ([`resume`]); otherwise the client logs in.
+//! A profile has several ways to its gateways, the [`Rungs`] of a ladder (C6). While there is a
+//! session, it goes on with its token ([`resume`]); otherwise the client logs in.
 
+mod addresses;
 mod datagrams;
+mod error;
 mod hedge;
 mod keeper;
 mod reach;
 mod resume;
+mod rungs;
 
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use cipherwall_cli::exit;
+use cipherwall_netcfg::MARK_DEFAULT;
 use cipherwall_proto::{
     cipher::{CipherId, DatagramCipher},
-    client::{Answer, Credential, Established, Opening, OpeningError},
+    client::{Answer, Credential, Established, Opening},
     device::DeviceKey,
     frame::Control,
     hint::HINT_LEN,
-    invitation::Endpoint,
+    invitation::{Endpoint, Transport},
     keys::DoorKey,
+    knock::SkipError,
     liveness::Keepalive,
-    message::{RefusalCode, Refused, Welcome},
+    message::Welcome,
     rekey::{Limits, Side},
 };
 use cipherwall_transport::{
-    hardware,
+    Carrier, hardware, kcp,
     resolver::Resolver,
     socket::SocketFactory,
     tls::{Agreed, ClientConfig, Pin, TlsError, TlsStream},
@@ -38,7 +46,7 @@ use cipherwall_transport::{
 };
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
-pub(crate) use self::{datagrams::Datagrams, reach::Report};
+pub(crate) use self::{datagrams::Datagrams, error::DialError, reach::Report, rungs::Rungs};
 use self::{
     hedge::Patience,
     keeper::Keeper,
@@ -46,153 +54,13 @@ use self::{
 };
 use crate::profile::{Profile, Profiles};
 
-/// How long a name may take to resolve.
-const RESOLVE_TIME: Duration = Duration::from_secs(5);
 /// How long TLS and the opening may take; the gateway may have log-ins waiting in a queue.
 const OPENING_TIME: Duration = Duration::from_secs(20);
-/// How many addresses that worked earlier are tried beside those that the names have now.
-const LAST_GOOD: usize = 2;
-/// No gateway is that busy.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// What the gateway's log says of this program.
 const PROGRAM: &str = concat!("cipherwall ", env!("CARGO_PKG_VERSION"));
 
-/// Why the gateway was not reached or did not accept.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DialError {
-    /// The gateway's name has no address.
-    #[error(
-        "cannot find the address of {host}: {cause}; check this computer's internet connection \
-         and DNS"
-    )]
-    Resolve {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        cause: io::Error,
-    },
-    /// No address accepted a connection.
-    #[error(
-        "cannot reach the gateway at {address}: {cause}; check this computer's internet \
-         connection, and that the gateway is running and its port open"
-    )]
-    Unreachable {
-        /// The last address tried.
-        address: SocketAddr,
-        /// Why it failed.
-        cause: io::Error,
-    },
-    /// The key is not the gateway's.
-    #[error(
-        "{address} holds another key than this gateway's: somebody intercepts the connection, or \
-         the gateway was set up anew; nothing was sent to it. If it was set up anew, ask its owner \
-         for a new invitation"
-    )]
-    WrongPin {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The TLS handshake failed.
-    #[error("no encrypted connection to {address}: {cause}; something on the way may alter it")]
-    Tls {
-        /// The address.
-        address: SocketAddr,
-        /// What went wrong.
-        cause: TlsError,
-    },
-    /// The gateway answered as it should not.
-    #[error("the gateway at {address}: {cause}")]
-    Opening {
-        /// The address.
-        address: SocketAddr,
-        /// What was wrong.
-        cause: OpeningError,
-    },
-    /// The gateway closed the connection, or did not answer in time.
-    #[error("the gateway at {address} did not answer; try again, and look into its log")]
-    NoAnswer {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// There is a password, but it is not here.
-    #[error(
-        "the password of {user} is in the keyring of the person who logged in: connect as that \
-         person, or log in anew: sudo cipherwall login {user}"
-    )]
-    NoPassword {
-        /// The user.
-        user: String,
-    },
-    /// The gateway said no.
-    #[error(transparent)]
-    Refused(Refused),
-}
-
-impl DialError {
-    /// The exit code of a command that failed with this.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            DialError::Resolve { .. }
-            | DialError::Unreachable { .. }
-            | DialError::NoAnswer { .. } => exit::NOT_REACHABLE,
-            DialError::Refused(refused) if is_final(refused.code) => exit::REJECTED,
-            DialError::WrongPin { .. }
-            | DialError::Tls { .. }
-            | DialError::Opening { .. }
-            | DialError::NoPassword { .. }
-            | DialError::Refused(_) => exit::FAILED,
-        }
-    }
-
-    /// Whether trying again makes no sense before somebody does something.
-    pub(crate) fn is_final(&self) -> bool {
-        match self {
-            DialError::Refused(refused) => {
-                is_final(refused.code) || refused.code == RefusalCode::Version
-            }
-            DialError::NoPassword { .. } => true,
-            DialError::Resolve { .. }
-            | DialError::Unreachable { .. }
-            | DialError::WrongPin { .. }
-            | DialError::Tls { .. }
-            | DialError::Opening { .. }
-            | DialError::NoAnswer { .. } => false,
-        }
-    }
-
-    /// Whether the gateway may have done what it was asked for without our knowing.
-    pub(crate) fn is_lost_answer(&self) -> bool {
-        match self {
-            DialError::NoAnswer { .. } | DialError::Tls { .. } => true,
-            // it answered, but as somebody who does not know this invitation
-            DialError::Opening { .. }
-            | DialError::Resolve { .. }
-            | DialError::Unreachable { .. }
-            | DialError::WrongPin { .. }
-            | DialError::NoPassword { .. }
-            | DialError::Refused(_) => false,
-        }
-    }
-
-    /// How long the gateway wants to be left alone.
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let DialError::Refused(Refused { retry_after, .. }) = self else { return None };
-        retry_after.map(|seconds| Duration::from_secs(seconds.into()).min(RETRY_AFTER_MAX))
-    }
-}
-
-fn is_final(code: RefusalCode) -> bool {
-    match code {
-        RefusalCode::Rejected
-        | RefusalCode::Expired
-        | RefusalCode::Revoked
-        | RefusalCode::Superseded
-        | RefusalCode::Used => true,
-        RefusalCode::Busy | RefusalCode::Full | RefusalCode::Version | RefusalCode::Unknown => {
-            false
-        }
-    }
-}
+/// One address of an endpoint.
+pub(crate) type Address = (Endpoint, SocketAddr);
 
 /// A tunnel to the gateway.
 pub(crate) struct Dialed {
@@ -208,8 +76,10 @@ pub(crate) struct Dialed {
     pub(crate) resumed: bool,
     /// The datagrams beside it, if the gateway offers any.
     pub(crate) datagrams: Option<Datagrams>,
-    /// The pins by which the gateway was accepted.
-    pins: [Pin; 2],
+    /// The rung that it is over.
+    pub(crate) endpoint: Endpoint,
+    /// Whether it was made beside one over a worse rung, which still works.
+    pub(crate) climbed: bool,
 }
 
 /// Opens connections for one profile. Clones share what they learn: the session, and TLS tickets.
@@ -230,6 +100,9 @@ pub(crate) struct Dialer {
     early_data: bool,
     patience: Patience,
     report: Option<Report>,
+    rungs: Rungs,
+    /// By how many seconds the gateway's clock is ahead of this host's, as far as is known.
+    gateway_ahead_s: Arc<AtomicI64>,
     /// Instead of the host's own.
     resolver: Option<Resolver>,
 }
@@ -242,8 +115,10 @@ impl Dialer {
         mark: u32,
         ciphers: Vec<CipherId>,
     ) -> Self {
-        let keeper = Some(Keeper::new(profiles, &profile));
+        let keeper = Some(Keeper::new(profiles.clone(), &profile));
         let factory = SocketFactory { mark: Some(mark) };
+        let kept = Some((profiles, profile.name.clone()));
+        let rungs = Rungs::new(profile.endpoints.clone(), kept);
         let (patience, report) = (Patience::Once, None);
         Self {
             profile,
@@ -256,6 +131,8 @@ impl Dialer {
             early_data: false,
             patience,
             report,
+            rungs,
+            gateway_ahead_s: Arc::default(),
             resolver: None,
         }
     }
@@ -276,9 +153,9 @@ impl Dialer {
         Self { resolver: Some(Resolver::new(self.factory, servers)), ..self.clone() }
     }
 
-    /// Whether names have to be asked for to know all addresses.
-    pub(crate) fn has_names(&self) -> bool {
-        self.profile.endpoints.iter().any(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
+    /// What is known about the ways to the gateway.
+    pub(crate) fn rungs(&self) -> &Rungs {
+        &self.rungs
     }
 
     /// Whose gateway it dials.
@@ -299,78 +176,17 @@ impl Dialer {
             early_data: false,
             patience: Patience::Once,
             report: None,
+            rungs: Rungs::new(profile.endpoints.clone(), None),
+            gateway_ahead_s: Arc::default(),
             resolver: None,
         }
-    }
-
-    /// The addresses of the gateway, in the order to be tried. Names that cannot be resolved are
-    /// replaced by the addresses that worked last.
-    pub(crate) async fn resolve(&self) -> Result<Vec<(Endpoint, SocketAddr)>, DialError> {
-        let mut found = Vec::new();
-        let mut failed = None;
-        for endpoint in &self.profile.endpoints {
-            match self.lookup(endpoint).await {
-                Ok(addresses) => found.extend(addresses.map(|a| (endpoint.clone(), a))),
-                Err(cause) => {
-                    let host = endpoint.host.clone();
-                    failed.get_or_insert(DialError::Resolve { host, cause });
-                    let last = self.profile.last_good_addresses.iter();
-                    let here = last.filter(|address| address.port() == endpoint.port);
-                    found.extend(here.map(|address| (endpoint.clone(), *address)));
-                }
-            }
-        }
-        match failed {
-            Some(error) if found.is_empty() => Err(error),
-            Some(_) | None => Ok(found),
-        }
-    }
-
-    async fn lookup(
-        &self,
-        endpoint: &Endpoint,
-    ) -> io::Result<impl Iterator<Item = SocketAddr> + use<>> {
-        let (host, port) = (endpoint.host.as_str(), endpoint.port);
-        let found: Vec<SocketAddr> = match (host.parse::<IpAddr>(), &self.resolver) {
-            (Ok(address), _) => vec![SocketAddr::new(address, port)],
-            (Err(_), Some(resolver)) => {
-                let found = resolver.addresses(host).await.map_err(io::Error::other)?;
-                found.into_iter().map(|address| SocketAddr::new(address, port)).collect()
-            }
-            (Err(_), None) => timeout(RESOLVE_TIME, tokio::net::lookup_host((host, port)))
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
-                .collect(),
-        };
-        Ok(found.into_iter())
-    }
-
-    /// The same addresses in the order to be tried after one of them has worked, which comes first.
-    /// Behind them, in case that a name leads elsewhere now, the last good ones.
-    pub(crate) fn order_for_redial(
-        &self,
-        mut addresses: Vec<(Endpoint, SocketAddr)>,
-        worked: SocketAddr,
-    ) -> Vec<(Endpoint, SocketAddr)> {
-        for good in self.profile.last_good_addresses.iter().take(LAST_GOOD) {
-            let endpoint = self.profile.endpoints.iter().find(|e| e.port == good.port());
-            if let Some(endpoint) = endpoint
-                && !addresses.iter().any(|(_, known)| known == good)
-            {
-                addresses.push((endpoint.clone(), *good));
-            }
-        }
-        reach::in_order(addresses, worked)
     }
 
     /// Goes on with the session at the first address that works; where there is none any more, logs
     /// in without asking anybody (A4).
     ///
     /// Of several connections only the one that is used is to be told to [`Dialer::keep`].
-    pub(crate) async fn dial(
-        &self,
-        addresses: &[(Endpoint, SocketAddr)],
-    ) -> Result<Dialed, DialError> {
+    pub(crate) async fn dial(&self, addresses: &[Address]) -> Result<Dialed, DialError> {
         match self.try_resume(addresses).await {
             Some(dialed) => dialed,
             None => self.log_in_as_profile(addresses).await,
@@ -378,10 +194,7 @@ impl Dialer {
     }
 
     /// With the profile's password if it has one, else as the device that used its invitation.
-    async fn log_in_as_profile(
-        &self,
-        addresses: &[(Endpoint, SocketAddr)],
-    ) -> Result<Dialed, DialError> {
+    async fn log_in_as_profile(&self, addresses: &[Address]) -> Result<Dialed, DialError> {
         let profile = &self.profile;
         let credential = match &profile.prehash {
             Some(prehash) => Credential::Password { user: &profile.user, prehash },
@@ -395,60 +208,95 @@ impl Dialer {
 
     async fn log_in(
         &self,
-        addresses: &[(Endpoint, SocketAddr)],
+        addresses: &[Address],
         credential: &Credential<'_>,
     ) -> Result<Dialed, DialError> {
         let connected = self.connect(addresses, None).await?;
-        let Connected { mut stream, agreed, address, pins } = connected;
+        let Connected { mut stream, agreed, address, endpoint } = connected;
         let device = DeviceKey::from_seed(&self.profile.device_seed);
         let mut opening = self.opening(agreed);
         opening.offer_datagrams(&self.datagrams);
         let request = opening.request(credential, &device);
-        match ask(&mut stream, &mut opening, &request, address).await? {
+        let answer = ask(&mut stream, &mut opening, &request, address).await;
+        self.rungs.asked(&(endpoint.clone(), address), &answer);
+        match answer? {
             Answer::Welcome(established) => {
                 let channel = opening.channel(&established.welcome);
                 let datagrams = self.datagrams(channel, &established.welcome, address);
-                Ok(start(stream, *established, datagrams, address, pins))
+                Ok(start(stream, *established, datagrams, (endpoint, address)))
             }
             Answer::Refused(refused) => Err(DialError::Refused(refused)),
             Answer::Salt(_) | Answer::Resumed(_) => Err(DialError::NoAnswer { address }),
         }
     }
 
-    /// TCP to the first address that accepts, then TLS, with `hint` as early data.
+    /// A connection to the first address that works, then TLS, with `hint` as early data.
     async fn connect(
         &self,
-        addresses: &[(Endpoint, SocketAddr)],
+        addresses: &[Address],
         hint: Option<[u8; HINT_LEN]>,
     ) -> Result<Connected, DialError> {
-        let reach =
-            Reach { factory: self.factory, patience: self.patience, report: self.report.as_ref() };
-        let connect = |(endpoint, address): (Endpoint, SocketAddr), tcp| -> Handshake<Connected> {
-            let dialer = self.clone();
-            Box::pin(async move { dialer.handshake(&endpoint, address, tcp, hint).await })
+        let (opens, shakes) = (self.clone(), self.clone());
+        let open = move |address: Address| -> hedge::Opening<Carrier> {
+            let dialer = opens.clone();
+            Box::pin(async move { dialer.open(address).await })
         };
-        reach.connect(addresses, connect).await
+        let handshake = move |address: Address, carrier: Carrier| -> Handshake<Connected> {
+            let dialer = shakes.clone();
+            Box::pin(async move { dialer.handshake(address, carrier, hint).await })
+        };
+        let reach = Reach {
+            patience: self.patience,
+            report: self.report.as_ref(),
+            rungs: &self.rungs,
+            open: Arc::new(open),
+            handshake: Arc::new(handshake),
+        };
+        reach.connect(self.rungs.order(addresses)).await
+    }
+
+    /// A gateway refuses what comes out of its own tunnel; whoever asks it something while connected
+    /// goes beside that.
+    async fn open_tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let refused = match self.factory.connect(address).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => error,
+            opened => return opened,
+        };
+        let beside = SocketFactory { mark: Some(MARK_DEFAULT) };
+        match self.factory.mark {
+            None => beside.connect(address).await.map_err(|_| refused),
+            Some(_) => Err(refused),
+        }
+    }
+
+    /// What carries TLS.
+    async fn open(&self, (endpoint, address): Address) -> io::Result<Carrier> {
+        match endpoint.transport {
+            Transport::Tls => self.open_tcp(address).await.map(Carrier::from),
+            Transport::Kcp => {
+                let door = DoorKey(*self.profile.door_key);
+                let ahead = self.gateway_ahead_s.load(Ordering::Relaxed);
+                kcp::connect(&self.factory, address, &door, ahead).await
+            }
+        }
     }
 
     async fn handshake(
         &self,
-        endpoint: &Endpoint,
-        address: SocketAddr,
-        tcp: TcpStream,
+        (endpoint, address): Address,
+        carrier: Carrier,
         hint: Option<[u8; HINT_LEN]>,
     ) -> Result<Connected, DialError> {
         let name = hello_name(&self.profile.sni, now_s()).unwrap_or(&endpoint.host);
         let handshake = async {
             let tls = self.tls(endpoint.pins)?;
             match hint {
-                Some(hint) => tls.handshake_with_early_data(tcp, name, &hint).await,
-                None => tls.handshake(tcp, name).await,
+                Some(hint) => tls.handshake_with_early_data(carrier, name, &hint).await,
+                None => tls.handshake(carrier, name).await,
             }
         };
         match timeout(OPENING_TIME, handshake).await {
-            Ok(Ok((stream, agreed))) => {
-                Ok(Connected { stream, agreed, address, pins: endpoint.pins })
-            }
+            Ok(Ok((stream, agreed))) => Ok(Connected { stream, agreed, address, endpoint }),
             Ok(Err(error)) if error.is_wrong_pin() => Err(DialError::WrongPin { address }),
             Ok(Err(cause)) => Err(DialError::Tls { address, cause }),
             Err(_) => Err(DialError::NoAnswer { address }),
@@ -493,8 +341,15 @@ async fn read_answer(
     address: SocketAddr,
 ) -> Result<Answer, DialError> {
     loop {
+        let plaintext = match stream.read_record().await {
+            // the gateway takes the tunnel's records here; only its web site still wants TLS
+            Err(error) if error.is_alert() => {
+                let cause = SkipError::GoAway.into();
+                return Err(DialError::Opening { address, cause });
+            }
+            plaintext => plaintext.ok().flatten(),
+        };
         // a connection that breaks here has lost the answer, whatever breaks it
-        let plaintext = stream.read_record().await.ok().flatten();
         let plaintext = plaintext.ok_or(DialError::NoAnswer { address })?;
         let answer = opening.handle_record(&plaintext);
         if let Some(answer) = answer.map_err(|cause| DialError::Opening { address, cause })? {
@@ -526,7 +381,7 @@ struct Connected {
     stream: TlsStream,
     agreed: Agreed,
     address: SocketAddr,
-    pins: [Pin; 2],
+    endpoint: Endpoint,
 }
 
 /// The tunnel begins.
@@ -534,18 +389,18 @@ fn start(
     stream: TlsStream,
     established: Established,
     datagrams: Option<Datagrams>,
-    address: SocketAddr,
-    pins: [Pin; 2],
+    (endpoint, address): Address,
 ) -> Dialed {
     let Established { welcome, cipher, sealer, opener } = established;
-    let (tcp, leftover) = stream.into_parts();
+    let (carrier, leftover) = stream.into_parts();
     let (keepalive, side) = (keepalive(&welcome), Side::Client(Limits::default()));
-    let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    let mut link = Link::new(Start { carrier, sealer, opener, keepalive, side });
     if let Some(datagrams) = &datagrams {
         link.add_datagrams(datagrams.channel.clone());
     }
     link.begin(&leftover);
-    Dialed { link, welcome, cipher, address, resumed: false, datagrams, pins }
+    let (resumed, climbed) = (false, false);
+    Dialed { link, welcome, cipher, address, resumed, datagrams, endpoint, climbed }
 }
 
 /// As the gateway wants it.
@@ -614,44 +469,5 @@ mod tests {
         assert_eq!((shown(0), shown(week - 1)), (Some("a".into()), Some("a".into())));
         assert_eq!((shown(week), shown(2 * week)), (Some("b".into()), Some("a".into())));
         assert_eq!(hello_name(&[], week), None);
-    }
-
-    fn refused(code: RefusalCode) -> DialError {
-        DialError::Refused(Refused::new(code))
-    }
-
-    #[test]
-    fn another_protocol_version_is_final_and_says_which_side_to_update() {
-        for (versions, side) in [((2, 3), "update this program"), ((0, 0), "update the gateway")] {
-            let refused =
-                Refused { versions: Some(versions), ..Refused::new(RefusalCode::Version) };
-            let error = DialError::Refused(refused);
-            assert!(error.is_final());
-            assert_eq!(error.exit_code(), exit::FAILED);
-            assert!(error.to_string().ends_with(side), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_busy_gateway_is_no_rejection_and_says_when_to_come_back() {
-        let busy = Refused { retry_after: Some(40), ..Refused::new(RefusalCode::Busy) };
-        let error = DialError::Refused(busy);
-        assert!(!error.is_final());
-        assert_eq!(error.exit_code(), exit::FAILED);
-        assert_eq!(error.retry_after(), Some(Duration::from_secs(40)));
-        assert!(error.to_string().contains("busy; try again in 40 seconds"), "{error}");
-        let endless = Refused { retry_after: Some(u32::MAX), ..Refused::new(RefusalCode::Busy) };
-        assert_eq!(DialError::Refused(endless).retry_after(), Some(RETRY_AFTER_MAX));
-        assert_eq!(refused(RefusalCode::Full).retry_after(), None);
-    }
-
-    #[test]
-    fn a_rejected_device_is_final_with_its_own_exit_code() {
-        for code in
-            [RefusalCode::Rejected, RefusalCode::Expired, RefusalCode::Revoked, RefusalCode::Used]
-        {
-            assert!(refused(code).is_final());
-            assert_eq!(refused(code).exit_code(), exit::REJECTED);
-        }
     }
 }

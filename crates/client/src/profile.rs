@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use cipherwall_proto::invitation::{Endpoint, Invitation};
+use cipherwall_proto::invitation::{self, Endpoint, Invitation};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +15,14 @@ use crate::files::{self, FileError};
 use crate::secret::Secret;
 
 mod editing;
+mod endpoints;
+mod memory;
 mod pending;
 mod session;
 
 pub(crate) use editing::{address, change, in_use, login, remove, shown};
+pub(crate) use endpoints::of_invitation;
+pub(crate) use memory::{Memory, Network, name as endpoint_name};
 pub(crate) use pending::Pending;
 pub(crate) use session::Session;
 
@@ -31,7 +35,8 @@ const NAME_MAX: usize = 64;
 pub(crate) struct Profile {
     /// The profile's name, also that of its file.
     pub(crate) name: String,
-    /// Where the gateway can be reached, best first.
+    /// Where the gateway can be reached, best first: the rungs of its ladder.
+    #[serde(deserialize_with = "invitation::known_endpoints")]
     pub(crate) endpoints: Vec<Endpoint>,
     /// The user, normalised.
     pub(crate) user: String,
@@ -256,6 +261,7 @@ impl Profiles {
         let renamed = Profile { name: new_name.to_owned(), ..profile };
         files::write_json(&self.path(new_name)?, &renamed, 0o600)?;
         self.rename_session(name, new_name)?;
+        self.rename_memory(name, new_name)?;
         Ok(files::remove(&self.path(name)?)?)
     }
 
@@ -269,6 +275,7 @@ impl Profiles {
         }
         let _lock = self.lock()?;
         self.forget_session(name)?;
+        self.forget_memory(name)?;
         Ok(files::remove(&self.path(name)?)?)
     }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use cipherwall_cli::Failure;
 use cipherwall_ipc::daemon;
 use cipherwall_proto::cipher::{CipherId, DatagramCipher};
+use cipherwall_proto::invitation::Transport;
 use cipherwall_transport::hardware;
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -85,11 +86,13 @@ pub(crate) enum CipherChoice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TransportChoice {
-    /// Whichever works.
+    /// Whichever works: the best rung of the profile's ladder that does.
     #[default]
     Auto,
     /// TLS 1.3 over TCP.
     Tls,
+    /// TLS 1.3 over KCP, which is over UDP.
+    Kcp,
     /// Datagrams over UDP, where they get through; until then, and if not, over TCP.
     Udp,
 }
@@ -114,7 +117,7 @@ impl CipherChoice {
     /// Ciphers to offer for datagrams, best first; none if this transport has none.
     pub(crate) fn of_datagrams(self, transport: TransportChoice) -> Vec<DatagramCipher> {
         match (transport, self) {
-            (TransportChoice::Tls, _) => Vec::new(),
+            (TransportChoice::Tls | TransportChoice::Kcp, _) => Vec::new(),
             (_, CipherChoice::Aes256CfbHmacSha256) => vec![DatagramCipher::Packet],
             (TransportChoice::Auto, _) => Vec::new(),
             (TransportChoice::Udp, _) => {
@@ -125,7 +128,19 @@ impl CipherChoice {
 
     /// Whether this transport can have the cipher.
     pub(crate) fn goes_with(self, transport: TransportChoice) -> bool {
-        (self, transport) != (CipherChoice::Aes256CfbHmacSha256, TransportChoice::Tls)
+        self != CipherChoice::Aes256CfbHmacSha256
+            || matches!(transport, TransportChoice::Auto | TransportChoice::Udp)
+    }
+}
+
+impl TransportChoice {
+    /// Whether a session may be over this.
+    pub(crate) fn takes(self, transport: Transport) -> bool {
+        match self {
+            TransportChoice::Auto | TransportChoice::Udp => true,
+            TransportChoice::Tls => transport == Transport::Tls,
+            TransportChoice::Kcp => transport == Transport::Kcp,
+        }
     }
 }
 

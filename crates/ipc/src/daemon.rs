@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use quality::{QUALITY_PAGE, Quality, Sample};
-pub use settings::{Endpoint, Profile, ProfileChange, Settings};
-pub use status::{State, Status};
+pub use settings::{AddEndpoints, Endpoint, Origin, Profile, ProfileChange, Settings};
+pub use status::{Rung, State, Status};
 
 /// The group whose members may command the daemon.
 pub const GROUP: &str = "cipherwall";
@@ -203,7 +203,8 @@ mod tests {
                 r#""inner_address_v6":"fd00::2","gateway":"192.0.2.1:8443","interface":"cw0","#,
                 r#""rx_bytes":1,"tx_bytes":2,"since":1700000000,"rtt_ms":12.5,"error":null,"#,
                 r#""notice":null,"lost_at":null,"next_try":null,"protected":false,"#,
-                r#""lockdown":false,"portal_until":null,"allow_lan":false,"direct":[],"only":[]}}"#,
+                r#""lockdown":false,"portal_until":null,"allow_lan":false,"direct":[],"only":[],"#,
+                r#""ladder":[]}}"#,
             )
         );
         assert_eq!(serde_json::to_string(&Request::Disconnect).expect("JSON"), r#""disconnect""#);

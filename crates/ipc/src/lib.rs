@@ -11,6 +11,8 @@
 mod connection;
 pub mod daemon;
 mod frame;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod listener;
 mod lock;
 mod peer;

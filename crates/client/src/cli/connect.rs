@@ -39,9 +39,10 @@ pub(super) struct Options {
     #[arg(long, value_name = "CIPHER")]
     cipher: Option<CipherChoice>,
 
-    /// What carries packets [default: the setting, or auto, which is tls]
+    /// What carries packets [default: the setting, or auto]
     ///
-    /// With `udp` they go in datagrams as soon as these get through, and over TLS otherwise.
+    /// With `auto`, tls or kcp: the best of the profile's endpoints that works. With `udp` packets go
+    /// in datagrams as soon as these get through, and otherwise as with `auto`.
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<TransportChoice>,
 

@@ -1,5 +1,7 @@
 //! `cipherwall profile`: the gateways that this computer knows.
 
+mod endpoint;
+
 use std::io::{IsTerminal, Write, stderr, stdin};
 
 use anyhow::Context;
@@ -34,6 +36,9 @@ pub(super) enum Command {
         json: bool,
     },
     Set(Changes),
+    /// The ways to the gateways of a profile
+    #[command(subcommand)]
+    Endpoint(endpoint::Command),
     /// Forget a profile with all its secrets
     ///
     /// This computer cannot connect with it any more. Its invitation is used, so that coming back
@@ -76,8 +81,8 @@ pub(super) struct Changes {
     #[arg(long, conflicts_with = "sni")]
     no_sni: bool,
 
-    /// Try this one of the gateway's addresses first, as `show` has it
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Try this endpoint first, as `show` has it
+    #[arg(long, value_name = "[TRANSPORT:]HOST:PORT")]
     prefer: Option<String>,
 }
 
@@ -90,6 +95,7 @@ pub(super) async fn run(command: Command, place: &Place) -> anyhow::Result<()> {
             show(&shown, json)
         }
         Command::Set(changes) => known.change(changes.into(), place).await,
+        Command::Endpoint(command) => known.change(command.try_into()?, place).await,
         Command::Remove { profile, yes } => known.remove(&profile, yes, place).await,
     }
 }
@@ -185,6 +191,7 @@ impl From<Changes> for ProfileChange {
             default: changes.default,
             sni: changes_sni.then_some(changes.sni),
             prefer: changes.prefer,
+            ..Self::default()
         }
     }
 }

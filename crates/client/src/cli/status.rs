@@ -4,10 +4,10 @@ use std::io::{IsTerminal, stdout};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cipherwall_cli::{Failure, human, print};
-use cipherwall_ipc::daemon::{Reply, Request, State, Status};
+use cipherwall_ipc::daemon::{Reply, Request, Rung, State, Status};
 
 use super::{Place, line, running};
-use crate::engine::Lockdown;
+use crate::{engine::Lockdown, profile};
 
 /// Show whether and how this computer is connected
 ///
@@ -16,7 +16,7 @@ use crate::engine::Lockdown;
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// One line of JSON: state, profile, transport, cipher, inner_address, gateway, rx_bytes,
-    /// tx_bytes, since (Unix seconds), rtt_ms and more; only {"state":"disconnected"} if nothing
+    /// tx_bytes, since (Unix seconds), rtt_ms, ladder and more; only {"state":"disconnected"} if nothing
     /// is running
     #[arg(long)]
     json: bool,
@@ -100,6 +100,8 @@ fn describe(status: &Status, now: SystemTime) -> String {
     }
     add("Outside", outside(status, now));
     add("Note", status.notice.clone());
+    lines.extend(ladder(status, now));
+    let mut add = |label, value: Option<String>| lines.extend(value.map(|it| line(label, &it)));
     add("Round trip", status.rtt_ms.map(|rtt| format!("{rtt:.1} ms")));
     add("Reason", status.error.clone());
     let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
@@ -111,6 +113,35 @@ fn describe(status: &Status, now: SystemTime) -> String {
         add("Next try", Some(next.unwrap_or_else(|| "now".to_owned())));
     }
     lines.join("\n")
+}
+
+/// The ways to the gateways, where there are several, and why each is not taken.
+fn ladder(status: &Status, now: SystemTime) -> Vec<String> {
+    if status.ladder.len() < 2 {
+        return Vec::new();
+    }
+    let time = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let describe = |rung: &Rung| {
+        let place = profile::address(&rung.host, rung.port);
+        let mut text = format!("{place} over {}: ", rung.transport);
+        match &rung.why {
+            Some(why) => text += why,
+            None if rung.in_use => text += "in use",
+            None if rung.next_try.is_some() => text += "not tried yet",
+            None => text += "not needed",
+        }
+        let ago = rung.failed_at.and_then(time).and_then(|at| now.duration_since(at).ok());
+        if let Some(ago) = ago {
+            text += &format!(" ({} ago)", human::duration(ago));
+        }
+        let next = rung.next_try.and_then(time);
+        if let Some(wait) = next.map(|at| at.duration_since(now).unwrap_or_default()) {
+            text += &format!(", tried in {}", human::duration(wait));
+        }
+        text
+    };
+    let labels = std::iter::once(line("Ladder", "")).chain(std::iter::repeat(" ".repeat(12)));
+    labels.zip(&status.ladder).map(|(label, rung)| label + &describe(rung)).collect()
 }
 
 /// What may flow outside of the tunnel.
@@ -202,6 +233,35 @@ mod tests {
         );
         let trying = Status { next_try: None, lost_at: None, error: None, ..lost };
         assert_eq!(describe(&trying, UNIX_EPOCH), "State:      reconnecting\nNext try:   now");
+    }
+
+    #[test]
+    fn a_ladder_says_which_rung_is_in_use_and_why_not_the_others() {
+        let rung = |port, transport: &str| Rung {
+            host: "gw.example".into(),
+            port,
+            transport: transport.into(),
+            ..Rung::default()
+        };
+        let failed = Rung {
+            why: Some("no answer".into()),
+            failed_at: Some(88),
+            next_try: Some(118),
+            ..rung(8443, "tls")
+        };
+        let mut status = Status { ladder: vec![failed], ..Status::default() };
+        let said = |status: &Status| ladder(status, UNIX_EPOCH + Duration::from_secs(100));
+        assert_eq!(said(&status), [""; 0], "nothing to choose from");
+        let in_use = Rung { in_use: true, ..rung(443, "kcp") };
+        status.ladder.extend([in_use, rung(9443, "tls")]);
+        assert_eq!(
+            said(&status),
+            [
+                "Ladder:     gw.example:8443 over tls: no answer (12s ago), tried in 18s",
+                "            gw.example:443 over kcp: in use",
+                "            gw.example:9443 over tls: not needed",
+            ]
+        );
     }
 
     #[test]

@@ -49,8 +49,9 @@ impl Keeper {
         let session = Session::new(&self.0.user, &dialed.welcome);
         *self.0.current() = Some(session.clone());
         let keeper = self.0.clone();
-        let (pins, sender) = (new_pins(&dialed.welcome, dialed.pins), dialed.link.sender().clone());
-        let (used, resumed) = (dialed.pins, dialed.resumed);
+        let (pins, sender) =
+            (new_pins(&dialed.welcome, dialed.endpoint.pins), dialed.link.sender().clone());
+        let (used, resumed) = (dialed.endpoint.pins, dialed.resumed);
         tokio::spawn(async move {
             let store = move || {
                 if let Some(pins) = pins {

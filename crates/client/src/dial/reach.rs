@@ -1,21 +1,19 @@
 //! TLS with whichever of a gateway's addresses gets there first.
 //!
-//! The first TCP connection goes on with TLS. If that takes long, the path may have died again, or
+//! The first connection goes on with TLS. If that takes long, the path may have died again, or
 //! something in between accepts connections and leads nowhere: then another one is tried beside it.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
-use cipherwall_proto::invitation::Endpoint;
-use cipherwall_transport::socket::SocketFactory;
+use cipherwall_transport::Carrier;
 use tokio::{
-    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 
 use super::{
-    DialError, OPENING_TIME,
-    hedge::{Failed, Hedge, Opened, Opening, Patience},
+    Address, DialError, OPENING_TIME, Rungs,
+    hedge::{Failed, Hedge, Opened, Opening, Patience, most_telling},
 };
 
 /// How long TLS may take before another connection is tried beside it, over four times what TCP
@@ -25,78 +23,109 @@ const STALLED: Duration = Duration::from_secs(1);
 const OTHERS: Duration = Duration::from_secs(2);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-type Address = (Endpoint, SocketAddr);
-
-/// TLS over a TCP connection.
+/// TLS over a connection.
 pub(super) type Handshake<T> = Pin<Box<dyn Future<Output = Result<T, DialError>> + Send>>;
 
 /// Is told what goes wrong while it is tried again and again.
 pub(crate) type Report = Arc<dyn Fn(&DialError) + Send + Sync>;
 
 /// How to get through to a gateway.
-pub(super) struct Reach<'a> {
-    pub(super) factory: SocketFactory,
+pub(super) struct Reach<'a, T> {
     pub(super) patience: Patience,
     pub(super) report: Option<&'a Report>,
+    /// Where it is noted why an address was not taken.
+    pub(super) rungs: &'a Rungs,
+    pub(super) open: Arc<dyn Fn(Address) -> Opening<Carrier> + Send + Sync>,
+    pub(super) handshake: Arc<dyn Fn(Address, Carrier) -> Handshake<T> + Send + Sync>,
 }
 
-impl Reach<'_> {
-    /// TCP and then TLS to the first of `addresses` that works.
+impl<T: Send + 'static> Reach<'_, T> {
+    /// A connection and then TLS to the first of `addresses` that works; each with how reluctantly
+    /// it is taken.
     ///
     /// # Errors
     /// An address answered wrongly and no other one answers; with [`Patience::Once`] also when none
     /// answers at all.
-    pub(super) async fn connect<T: Send + 'static>(
-        &self,
-        addresses: &[Address],
-        handshake: impl Fn(Address, TcpStream) -> Handshake<T>,
-    ) -> Result<T, DialError> {
-        let factory = self.factory;
-        let open = move |(_, address): &Address| -> Opening<TcpStream> {
-            let address = *address;
-            Box::pin(async move { factory.connect(address).await })
-        };
-        let mut hedge = Hedge::new(addresses.to_vec(), self.patience, open);
+    pub(super) async fn connect(&self, addresses: Vec<(Address, u8)>) -> Result<T, DialError> {
+        let open = self.open.clone();
+        let open = move |address: &Address| open(address.clone());
+        let mut hedge = Hedge::new(addresses, self.patience, open);
         let mut handshakes = JoinSet::new();
         let mut wrong: Option<Wrong> = None;
         let mut wait = Wait::default();
         loop {
-            tokio::select! {
+            let (address, error) = tokio::select! {
                 Some(done) = handshakes.join_next() => match done {
                     Ok((_, Ok(connected))) => return Ok(connected),
-                    Ok((address, Err(error))) => {
-                        if !hedge.leave_out(&address) {
-                            return Err(error);
-                        }
-                        let until = wrong.map_or_else(|| Instant::now() + OTHERS, |w| w.until);
-                        wrong = Some(Wrong { error, until });
+                    Ok((address, Err(error))) => (address, error),
+                    Err(_) => {
                         wait.is_over();
-                    }
-                    Err(_) => wait.is_over(),
-                },
-                opened = hedge.next(), if !wait.is_on() => match opened {
-                    Ok(Opened { address, connection, took }) => {
-                        wait.begin(took);
-                        let tls = handshake(address.clone(), connection);
-                        handshakes.spawn(async move { (address, tls.await) });
-                    }
-                    Err(_) if !handshakes.is_empty() => wait.begin_last(),
-                    Err(failed) => {
-                        return Err(wrong.map_or_else(|| unreachable(failed), |w| w.error));
+                        continue;
                     }
                 },
+                opened = hedge.next(), if !wait.is_on() => {
+                    let Opened { address, connection, took } = match opened {
+                        Ok(opened) => opened,
+                        Err(_) if !handshakes.is_empty() => {
+                            wait.begin_last();
+                            continue;
+                        }
+                        Err(failed) => {
+                            let failed = self.note(failed);
+                            return Err(wrong.map_or_else(|| unreachable(failed), |w| w.error));
+                        }
+                    };
+                    self.note(hedge.take_failed());
+                    wait.begin(&address, took);
+                    let tls = (self.handshake)(address.clone(), connection);
+                    handshakes.spawn(async move { (address, tls.await) });
+                    continue;
+                }
                 () = wait.passes() => {
-                    wait.is_over();
-                    hedge.again();
+                    if let Some(address) = wait.is_over() {
+                        let why = "connects, but then nothing comes through";
+                        self.rungs.failed(&address.0, why.to_owned());
+                        hedge.set_back(&address);
+                    }
+                    continue;
                 }
                 error = Wrong::given_up(&mut wrong) => return Err(error),
                 () = sleep(REPORT_EVERY), if self.report.is_some() => {
-                    if let (Some(report), Some(failed)) = (self.report, hedge.take_failed()) {
+                    let failed = self.note(hedge.take_failed());
+                    if let (Some(report), Some(failed)) = (self.report, failed) {
                         report(&unreachable(Some(failed)));
                     }
+                    continue;
                 }
+            };
+            self.rungs.failed(&address.0, error.to_string());
+            if !hedge.leave_out(&address) {
+                return Err(error);
             }
+            let until = wrong.map_or_else(|| Instant::now() + OTHERS, |wrong| wrong.until);
+            wrong = Some(Wrong { error, until });
+            wait.is_over();
         }
+    }
+
+    /// Keeps why these addresses were not taken; gives the one to be told of.
+    fn note(&self, failed: Vec<Failed<Address>>) -> Option<Failed<Address>> {
+        for ((endpoint, _), error) in &failed {
+            self.rungs.failed(endpoint, describe(error));
+        }
+        most_telling(failed)
+    }
+}
+
+/// In the few words that `status` has room for.
+fn describe(error: &io::Error) -> String {
+    let kind = error.kind();
+    if kind == io::ErrorKind::TimedOut {
+        "no answer".to_owned()
+    } else if kind == io::ErrorKind::ConnectionRefused {
+        "refused: nothing listens there".to_owned()
+    } else {
+        error.to_string()
     }
 }
 
@@ -124,12 +153,15 @@ impl Wrong {
 #[derive(Default)]
 struct Wait {
     until: Option<Instant>,
+    /// Whose it is, unless it is the last of several.
+    address: Option<Address>,
     count: u32,
 }
 
 impl Wait {
     /// For a handshake over a connection that took so long.
-    fn begin(&mut self, took: Duration) {
+    fn begin(&mut self, address: &Address, took: Duration) {
+        self.address = Some(address.clone());
         let time = (STALLED + took * 4) * (1 << self.count.min(4));
         self.until = Some(Instant::now() + time);
         self.count += 1;
@@ -140,8 +172,10 @@ impl Wait {
         self.until = Some(Instant::now() + OPENING_TIME * 2);
     }
 
-    fn is_over(&mut self) {
+    /// Whose handshake is waited for no longer.
+    fn is_over(&mut self) -> Option<Address> {
         self.until = None;
+        self.address.take()
     }
 
     fn is_on(&self) -> bool {
@@ -167,45 +201,15 @@ fn unreachable(failed: Option<Failed<Address>>) -> DialError {
     }
 }
 
-/// The order to be tried in after `worked` has worked, which comes first: the families in turns
-/// (RFC 8305, 4), since one of them may be dead as a whole.
-pub(super) fn in_order<E>(
-    addresses: Vec<(E, SocketAddr)>,
-    worked: SocketAddr,
-) -> Vec<(E, SocketAddr)> {
-    let (mut same, other): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|(_, address)| address.is_ipv4() == worked.is_ipv4());
-    same.sort_by_key(|(_, address)| *address != worked);
-    let places = |first: usize| (first..).step_by(2);
-    let mut all: Vec<_> = places(0).zip(same).chain(places(1).zip(other)).collect();
-    all.sort_by_key(|(place, _)| *place);
-    all.into_iter().map(|(_, address)| address).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{net::SocketAddr, sync::Mutex};
 
-    use cipherwall_proto::invitation::Transport;
-    use tokio::{io::AsyncReadExt, net::TcpListener, time::timeout};
+    use cipherwall_proto::invitation::{Endpoint, Transport};
+    use cipherwall_transport::socket::SocketFactory;
+    use tokio::{net::TcpListener, time::timeout};
 
     use super::*;
-
-    #[test]
-    fn the_address_that_worked_comes_first_and_the_families_take_turns() {
-        let order = |addresses: &[&str], worked: &str| -> Vec<String> {
-            let known = addresses.iter().map(|text| ((), text.parse().unwrap())).collect();
-            let ordered = in_order(known, worked.parse().unwrap());
-            ordered.into_iter().map(|(_, address)| address.to_string()).collect()
-        };
-        let [six, seven] = ["[2001:db8::6]:1", "[2001:db8::7]:1"];
-        let [one, two, three] = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"];
-        assert_eq!(
-            order(&[six, seven, one, two, three], two),
-            [two, six, one, seven, three].map(str::to_owned)
-        );
-        assert_eq!(order(&[one, two], six), [one, two].map(str::to_owned));
-    }
 
     fn endpoint(port: u16) -> Endpoint {
         Endpoint { host: "gateway".into(), port, transport: Transport::Tls, pins: [[0; 32]; 2] }
@@ -217,19 +221,33 @@ mod tests {
         (listener, (endpoint(address.port()), address))
     }
 
-    fn reach(patience: Patience) -> Reach<'static> {
-        Reach { factory: SocketFactory::default(), patience, report: None }
-    }
-
-    /// A handshake that is done when the other end sends a byte: `y`, or anything else if it is not
-    /// the gateway.
-    fn handshake((_, address): Address, mut tcp: TcpStream) -> Handshake<SocketAddr> {
-        Box::pin(async move {
-            match tcp.read_u8().await {
-                Ok(b'y') => Ok(address),
-                _ => Err(DialError::WrongPin { address }),
-            }
-        })
+    /// TCP, and a handshake that is done when the other end sends a byte: `y`, or anything else if
+    /// it is not the gateway.
+    async fn connect(addresses: &[Address], patience: Patience) -> Result<SocketAddr, DialError> {
+        let endpoints = addresses.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        let open = |(_, address): Address| -> Opening<Carrier> {
+            Box::pin(
+                async move { SocketFactory::default().connect(address).await.map(Carrier::from) },
+            )
+        };
+        let handshake = |(_, address): Address, carrier: Carrier| -> Handshake<SocketAddr> {
+            Box::pin(async move {
+                let mut byte = [0];
+                let read = carrier.readable().await.and_then(|()| carrier.try_read(&mut byte));
+                match (read, &byte) {
+                    (Ok(1), b"y") => Ok(address),
+                    _ => Err(DialError::WrongPin { address }),
+                }
+            })
+        };
+        let reach = Reach {
+            patience,
+            report: None,
+            rungs: &Rungs::new(endpoints, None),
+            open: Arc::new(open),
+            handshake: Arc::new(handshake),
+        };
+        reach.connect(addresses.iter().map(|address| (address.clone(), 0)).collect()).await
     }
 
     #[tokio::test]
@@ -246,8 +264,7 @@ mod tests {
                 accepted.push(tcp);
             }
         };
-        let endless = reach(Patience::Endless);
-        let reached = endless.connect(std::slice::from_ref(&address), handshake);
+        let reached = connect(std::slice::from_ref(&address), Patience::Endless);
         tokio::select! {
             () = serve => {}
             reached = timeout(STALLED * 2, reached) => assert_eq!(reached.unwrap().unwrap(), address.1),
@@ -270,10 +287,9 @@ mod tests {
         let (right, right_address) = listener().await;
         let both = [wrong_address.clone(), right_address.clone()];
         for patience in [Patience::Once, Patience::Endless] {
-            let reach = reach(patience);
             let tries = async {
-                let alone = reach.connect(&both[..1], handshake).await;
-                (alone, reach.connect(&both, handshake).await)
+                let alone = connect(&both[..1], patience).await;
+                (alone, connect(&both, patience).await)
             };
             let (alone, with_other) = tokio::select! {
                 () = answer(&wrong, &right) => panic!("never ends"),

@@ -1,13 +1,15 @@
 //! Going on with a session: by its token, with the user's packets right behind the request (A4, A9).
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use cipherwall_proto::{
     cipher::DatagramCipher,
     client::{Answer, OpeningError, Resumable, Resumed},
     device::DeviceKey,
     hint,
-    invitation::Endpoint,
     keys::DoorKey,
     liveness::Keepalive,
     message::RefusalCode,
@@ -16,7 +18,7 @@ use cipherwall_proto::{
 use cipherwall_transport::tunnel::{Link, Sender, Start};
 use tokio::{sync::watch, time::timeout};
 
-use super::{Connected, DialError, Dialed, Dialer, keepalive, read_answer};
+use super::{Address, Connected, DialError, Dialed, Dialer, keepalive, now_s, read_answer};
 use crate::profile::Session;
 
 /// How long a resume may take, for which the gateway has nothing to compute. What is slower than
@@ -26,6 +28,10 @@ const RESUME_TIME: Duration = Duration::from_secs(5);
 impl Dialer {
     /// A connection is the one in use: its session is to go on after it.
     pub(crate) fn keep(&self, dialed: &Dialed) {
+        let address = (dialed.endpoint.clone(), dialed.address);
+        self.rungs.connected(&address, dialed.climbed);
+        let ahead = i128::from(dialed.welcome.time) - i128::from(now_s());
+        self.gateway_ahead_s.store(i64::try_from(ahead).unwrap_or_default(), Ordering::Relaxed);
         if let Some(keeper) = &self.keeper {
             keeper.keep(dialed);
         }
@@ -51,7 +57,7 @@ impl Dialer {
     /// Goes on with the session; `None` if there is none, or none any more.
     pub(super) async fn try_resume(
         &self,
-        addresses: &[(Endpoint, SocketAddr)],
+        addresses: &[Address],
     ) -> Option<Result<Dialed, DialError>> {
         let (session, resumable) = self.session()?;
         let datagrams = self.resumed_datagrams(&session);
@@ -83,20 +89,20 @@ impl Dialer {
     /// round trip of the answer costs nothing (A9).
     async fn resume(
         &self,
-        addresses: &[(Endpoint, SocketAddr)],
+        addresses: &[Address],
         session: &Resumable,
         datagrams: &[DatagramCipher],
     ) -> Result<Dialed, DialError> {
         let door = DoorKey(*self.profile.door_key);
         let hint = self.early_data.then(|| hint::hint(&session.token, &door));
         let connected = self.connect(addresses, hint).await?;
-        let Connected { mut stream, agreed, address, pins } = connected;
+        let Connected { mut stream, agreed, address, endpoint } = connected;
         let mut opening = self.opening(agreed);
         opening.offer_datagrams(datagrams);
         let device = DeviceKey::from_seed(&self.profile.device_seed);
         let (request, Resumed { sealer, opener }) = opening.resume(session, &device);
         let mut link = Link::new(Start {
-            tcp: stream.tcp().clone(),
+            carrier: stream.carrier().clone(),
             sealer,
             opener,
             keepalive: Keepalive::default(),
@@ -110,7 +116,9 @@ impl Dialer {
             read_answer(&mut stream, &mut opening, address).await
         };
         let answer = timeout(RESUME_TIME, exchange).await;
-        match answer.unwrap_or(Err(DialError::NoAnswer { address }))? {
+        let answer = answer.unwrap_or(Err(DialError::NoAnswer { address }));
+        self.rungs.asked(&(endpoint.clone(), address), &answer);
+        match answer? {
             Answer::Resumed(welcome) => {
                 let (_, leftover) = stream.into_parts();
                 link.set_keepalive(keepalive(&welcome));
@@ -121,9 +129,13 @@ impl Dialer {
                 }
                 link.begin(&leftover);
                 let (welcome, cipher) = (*welcome, session.cipher);
-                Ok(Dialed { link, welcome, cipher, address, resumed: true, datagrams, pins })
+                let (resumed, climbed) = (true, false);
+                Ok(Dialed { link, welcome, cipher, address, resumed, datagrams, endpoint, climbed })
             }
-            Answer::Refused(refused) => Err(DialError::Refused(refused)),
+            Answer::Refused(refused) => {
+                self.rungs.answered(&(endpoint, address));
+                Err(DialError::Refused(refused))
+            }
             Answer::Welcome(_) | Answer::Salt(_) => Err(DialError::NoAnswer { address }),
         }
     }

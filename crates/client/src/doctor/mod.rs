@@ -24,7 +24,7 @@ use std::{
 };
 
 use cipherwall_ipc::daemon::{State, Status};
-use cipherwall_proto::invitation::Endpoint;
+use cipherwall_proto::invitation::{Endpoint, Transport};
 use cipherwall_transport::{resolver::Resolver, socket::SocketFactory};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -179,7 +179,7 @@ fn known_addresses(profile: &Profile) -> Vec<IpAddr> {
     written.chain(profile.last_good_addresses.iter().map(SocketAddr::ip)).collect()
 }
 
-/// What is known of each endpoint, each address once.
+/// What is known of each endpoint for TLS over TCP, each address once.
 fn targets(profile: &Profile, names: &[NameSeen]) -> Vec<gateway::Target> {
     let mut targets: Vec<gateway::Target> = Vec::new();
     let mut add = |endpoint: &Endpoint, address: IpAddr, source: Source| {
@@ -188,7 +188,8 @@ fn targets(profile: &Profile, names: &[NameSeen]) -> Vec<gateway::Target> {
             targets.push((endpoint.clone(), address, source));
         }
     };
-    for endpoint in &profile.endpoints {
+    let over_tcp = |endpoint: &&Endpoint| endpoint.transport == Transport::Tls;
+    for endpoint in profile.endpoints.iter().filter(over_tcp) {
         if let Ok(address) = endpoint.host.parse() {
             add(endpoint, address, Source::Profile);
         }
@@ -198,7 +199,9 @@ fn targets(profile: &Profile, names: &[NameSeen]) -> Vec<gateway::Target> {
         }
     }
     for good in &profile.last_good_addresses {
-        if let Some(endpoint) = profile.endpoints.iter().find(|it| it.port == good.port()) {
+        if let Some(endpoint) =
+            profile.endpoints.iter().filter(over_tcp).find(|it| it.port == good.port())
+        {
             add(endpoint, good.ip(), Source::Earlier);
         }
     }

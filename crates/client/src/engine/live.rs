@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::Wanted;
+use crate::dial::Rungs;
 
 /// How many samples of a second are kept: an hour.
 const SAMPLES: usize = 3_600;
@@ -39,6 +40,8 @@ struct Inner {
     samples: VecDeque<Sample>,
     /// When somebody has asked for it last.
     asked: Option<Instant>,
+    /// The ways to the gateways of the session.
+    rungs: Option<Rungs>,
 }
 
 impl Live {
@@ -68,6 +71,7 @@ impl Live {
     pub(crate) fn ended(&self) {
         let mut inner = self.change();
         inner.earlier = (0, 0);
+        inner.rungs = None;
         let status = &inner.status;
         inner.status = Status {
             state: status.state,
@@ -78,6 +82,11 @@ impl Live {
             allow_lan: status.allow_lan,
             ..Status::default()
         };
+    }
+
+    /// The ways to the gateways of the session that begins.
+    pub(crate) fn ladder(&self, rungs: &Rungs) {
+        self.inner().rungs = Some(rungs.clone());
     }
 
     /// What the host lets through.
@@ -159,7 +168,9 @@ impl Live {
 
     /// As front ends are told.
     pub(crate) fn status(&self) -> Status {
-        self.inner().status.clone()
+        let inner = self.inner();
+        let ladder = inner.rungs.as_ref().map(Rungs::shown).unwrap_or_default();
+        Status { ladder, ..inner.status.clone() }
     }
 
     /// The engine enters a state.

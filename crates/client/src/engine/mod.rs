@@ -56,6 +56,7 @@ pub(crate) async fn run(wanted: Wanted, service: &mut Service) -> Ended {
     let way = Way::new(!datagrams.is_empty());
     let profile = wanted.profile.clone();
     let dialer = Dialer::new(profile, service.profiles.clone(), MARK_DEFAULT, ciphers);
+    service.live.ladder(dialer.rungs());
     let insist = wanted.insist;
     let mut shared = Shared {
         dialer: dialer.with_early_data(wanted.early_data).with_datagrams(datagrams),
@@ -67,6 +68,7 @@ pub(crate) async fn run(wanted: Wanted, service: &mut Service) -> Ended {
         tun: None,
         pump: None,
         addresses: Vec::new(),
+        good: None,
         surroundings: Surroundings::watch(),
     };
     let mut state = State::Connecting;

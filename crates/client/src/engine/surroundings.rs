@@ -68,4 +68,20 @@ impl Surroundings {
         }
         paths
     }
+
+    /// The network that leads to the first of these addresses that can be reached: the path, and the
+    /// hardware address of its router, where that is known.
+    pub(crate) async fn network(
+        &self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Option<(NetworkPath, Option<Vec<u8>>)> {
+        let watch = self.network.as_ref()?;
+        for address in addresses {
+            if let Some(path) = watch.path(address, MARK_DEFAULT).await {
+                let router = watch.router_hardware(&path).await;
+                return Some((path, router));
+            }
+        }
+        None
+    }
 }

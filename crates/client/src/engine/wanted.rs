@@ -11,7 +11,7 @@ use crate::{
     cli::coded,
     keyring,
     profile::{Profile, Profiles},
-    settings::{CipherChoice, Settings, TransportChoice},
+    settings::{self, CipherChoice, Settings, TransportChoice},
 };
 
 /// What a session is to be like.
@@ -54,14 +54,23 @@ impl Wanted {
         let transport = chosen(request.transport.as_deref(), settings.transport)?;
         if !cipher.goes_with(transport) {
             return Err(Failure::usage(
-                "aes-256-cfb-hmac-sha256 is a cipher for datagrams only: leave --transport tls \
-                 out, or choose another cipher",
+                "aes-256-cfb-hmac-sha256 is a cipher for datagrams only: leave --transport out, or \
+                 choose another cipher",
             )
             .into());
         }
         let mut profile = profiles
             .choose(request.profile.as_deref(), settings.default_profile.as_deref())
             .map_err(coded)?;
+        profile.endpoints.retain(|endpoint| transport.takes(endpoint.transport));
+        if profile.endpoints.is_empty() {
+            let (name, wanted) = (&profile.name, settings::name(transport));
+            return Err(Failure::usage(format!(
+                "profile {name} has no endpoint for {wanted}: leave --transport {wanted} out, or \
+                 add one with: cipherwall profile endpoint add {name} HOST:PORT --transport {wanted}"
+            ))
+            .into());
+        }
         if let Some(login) = &request.login {
             profile.prehash = Some(keyring::secret(&login.0)?);
         }

@@ -8,7 +8,7 @@ use cipherwall_proto::invitation::Endpoint;
 use rustls::pki_types::DnsName;
 use serde::Deserialize;
 
-use super::{Profile, ProfileError, Profiles};
+use super::{Profile, ProfileError, Profiles, endpoints};
 use crate::{cli::coded, keyring::IN_KEYRING, settings::Settings};
 
 /// All profiles, without their secrets; of those that cannot be read, why.
@@ -52,7 +52,7 @@ pub(crate) fn login(profile: &Profile) -> &'static str {
 }
 
 /// In the same JSON.
-fn endpoint(endpoint: &Endpoint) -> Option<daemon::Endpoint> {
+pub(super) fn endpoint(endpoint: &Endpoint) -> Option<daemon::Endpoint> {
     daemon::Endpoint::deserialize(serde_json::to_value(endpoint).ok()?).ok()
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn change(
     config_path: &Path,
 ) -> anyhow::Result<()> {
     let mut settings = Settings::load(config_path).map_err(coded)?;
-    let old = change.profile;
+    let old = change.profile.clone();
     let profile = profiles.load(&old).map_err(coded)?;
     if let Some(bad) =
         change.sni.iter().flatten().find(|name| DnsName::try_from(name.as_str()).is_err())
@@ -84,10 +84,7 @@ pub(crate) fn change(
         ))
         .into());
     }
-    let endpoints = match &change.prefer {
-        Some(prefer) => preferring(profile.endpoints, prefer)?,
-        None => profile.endpoints,
-    };
+    let endpoints = endpoints::edited(&profile, &change)?;
     let name = match change.name {
         Some(new) if new != old => {
             profiles.rename(&old, &new).map_err(coded)?;
@@ -127,42 +124,4 @@ pub(crate) fn remove(name: &str, profiles: &Profiles, config_path: &Path) -> any
 pub(crate) fn in_use(name: &str) -> anyhow::Error {
     let why = "is in use: end that connection first with: cipherwall disconnect";
     Failure::failed(format!("profile {name} {why}")).into()
-}
-
-/// The endpoints with the one that is meant in front.
-fn preferring(mut endpoints: Vec<Endpoint>, prefer: &str) -> anyhow::Result<Vec<Endpoint>> {
-    let written = |endpoint: &Endpoint| address(&endpoint.host, endpoint.port);
-    let Some(at) = endpoints.iter().position(|endpoint| written(endpoint) == prefer) else {
-        let known: Vec<_> = endpoints.iter().map(written).collect();
-        let known = known.join(", ");
-        return Err(Failure::usage(format!("{prefer:?} is not of this profile: {known}")).into());
-    };
-    endpoints[..=at].rotate_right(1);
-    Ok(endpoints)
-}
-
-#[cfg(test)]
-mod tests {
-    use cipherwall_proto::invitation::Transport;
-
-    use super::*;
-
-    #[test]
-    fn the_preferred_endpoint_comes_first_and_the_others_keep_their_order() {
-        let endpoint = |host: &str| {
-            let pins = [[1; 32], [2; 32]];
-            Endpoint { host: host.into(), port: 8443, transport: Transport::Tls, pins }
-        };
-        let hosts = |prefer: &str| {
-            let all = ["a.example", "2001:db8::1", "c.example"].map(endpoint).to_vec();
-            let sorted = preferring(all, prefer).expect("known");
-            sorted.into_iter().map(|endpoint| endpoint.host).collect::<Vec<_>>()
-        };
-        assert_eq!(hosts("c.example:8443"), ["c.example", "a.example", "2001:db8::1"]);
-        assert_eq!(hosts("[2001:db8::1]:8443"), ["2001:db8::1", "a.example", "c.example"]);
-        let error = preferring(vec![endpoint("a.example")], "a.example:1").expect_err("unknown");
-        assert!(error.to_string().contains("a.example:8443"), "{error}");
-        let shown = super::endpoint(&endpoint("a.example")).expect("the same fields");
-        assert_eq!((shown.port, shown.transport.as_str(), shown.pins.len()), (8443, "tls", 2));
-    }
 }

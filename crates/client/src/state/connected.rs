@@ -19,9 +19,9 @@ use cipherwall_proto::{
 use cipherwall_transport::tunnel::{LinkError, Sender};
 use cipherwall_tun::Device;
 use ipnet::IpNet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Context, Over, Redial, State, way::Reception};
+use super::{Context, Over, Redial, State, climb::Climb, way::Reception};
 use crate::{
     dial::Dialed,
     engine::{
@@ -32,6 +32,12 @@ use crate::{
 
 /// How long a connection that was replaced may bring what it has.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How much longer than the gateway's word to the old connection its word to the new one may take.
+const TAKE_OVER_TIME: Duration = Duration::from_secs(2);
+
+/// How long a race may take before the connection counts as lost, if the gateway has a name: while
+/// the connection stands nobody asks whether that leads elsewhere now (A23).
+const RACE_TIME: Duration = Duration::from_secs(4);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -51,6 +57,7 @@ impl Context<'_> {
     /// Sets the host up for this connection and serves it until it ends.
     pub(crate) async fn connected(&mut self, mut dialed: Dialed) -> State {
         self.dialer.keep(&dialed);
+        self.remember(&dialed);
         let tun = match self.set_up(&dialed).await {
             Ok(tun) => tun,
             Err(error) => {
@@ -74,14 +81,16 @@ impl Context<'_> {
             }
             End::Lost(why, redial) => State::Reconnecting(why, redial),
             End::Kicked(KickReason::Stopping) => {
+                self.dialer.rungs().ended();
                 State::Reconnecting("the gateway is stopping".to_owned(), None)
             }
             // by a copy of this profile, or by a connection of our own that we have given up: if our
             // token is still good, it was that
-            End::Kicked(KickReason::Superseded) => State::Reconnecting(
-                "another connection has taken over the session".to_owned(),
-                None,
-            ),
+            End::Kicked(KickReason::Superseded) => {
+                self.dialer.rungs().ended();
+                let why = "another connection has taken over the session";
+                State::Reconnecting(why.to_owned(), None)
+            }
             End::Kicked(KickReason::Revoked) => {
                 self.dialer.forget_session();
                 State::failed(revoked())
@@ -159,9 +168,10 @@ impl Context<'_> {
         if !self.service.foreground {
             return Ok(());
         }
-        let Dialed { welcome, cipher, address, .. } = dialed;
-        let inner = welcome.v4.0;
-        cipherwall_cli::print(format_args!("connected: {inner} through {address} (tls, {cipher})"))
+        let Dialed { welcome, cipher, address, endpoint, .. } = dialed;
+        let (inner, transport) = (welcome.v4.0, endpoint.transport.name());
+        let line = format_args!("connected: {inner} through {address} ({transport}, {cipher})");
+        cipherwall_cli::print(line)
     }
 
     /// Sends over this connection, first of all what the last one could not.
@@ -185,13 +195,17 @@ impl Context<'_> {
         let gateway = dialed.address.ip();
         let mut path = self.surroundings.paths([gateway]).await;
         let mut race = Race::default();
+        let has_names = self.dialer.has_names();
+        let mut climb = Climb::new(&self.dialer, &self.addresses);
         let mut monitor = Monitor::new(dialed.link.traffic());
         let mut seconds = interval(SECOND);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let race_until = race.since().map(|since| since + RACE_TIME);
             let event = tokio::select! {
                 event = dialed.link.run(&mut on_packet) => event,
                 replacement = race.won() => return End::Replaced(replacement),
+                better = climb.won() => return End::Replaced(better),
                 change = self.surroundings.changed() => {
                     let now = self.surroundings.paths([gateway]).await;
                     let woke = matches!(change, Change::Woke(_));
@@ -201,12 +215,17 @@ impl Context<'_> {
                         continue;
                     }
                     tracing::info!(?change, "the connection may be dead: trying another one as well");
+                    self.look_at_network().await;
+                    climb.call_off();
                     race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
                     reception.doubt(dialed, tun);
                     dialed.link.doubt().map(|()| None)
                 }
                 () = sleep_until(self.way.due()) => Ok(None),
-                _ = seconds.tick() => self.measure(&mut monitor, dialed).map(|()| None),
+                () = sleep_until(race_until), if has_names => {
+                    return End::Lost("no answer any more".to_owned(), race.redial);
+                }
+                _ = seconds.tick() => self.measure(&mut monitor, &mut climb, dialed).map(|()| None),
                 error = pump.device_lost() => return End::DeviceLost(error),
                 wish = self.service.wish() => match self.heed(wish).await {
                     Some(order) => return End::Ordered(order),
@@ -216,14 +235,25 @@ impl Context<'_> {
             self.live.measured(dialed.link.traffic(), dialed.link.round_trip());
             reception.look(dialed, tun);
             self.way.look(dialed, &self.live);
-            if !dialed.link.is_suspect() {
-                race.call_off();
+            if !dialed.link.is_suspect() && race.call_off() {
+                self.dialer.rungs().alive();
             }
             match event {
                 Ok(None) => {}
                 Ok(Some(Event::Suspect)) => {
                     tracing::info!("no answer for a while: trying another connection as well");
+                    self.dialer.rungs().suspect();
+                    climb.call_off();
                     race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
+                }
+                // as the next one may be told a moment later
+                Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
+                    if climb.is_under_way() =>
+                {
+                    return match timeout(TAKE_OVER_TIME, climb.won()).await {
+                        Ok(better) => End::Replaced(better),
+                        Err(_) => End::Kicked(KickReason::Superseded),
+                    };
                 }
                 // the gateway's answer to our own second connection
                 Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
@@ -249,9 +279,16 @@ impl Context<'_> {
 
 impl Context<'_> {
     /// The quality of the last second.
-    fn measure(&self, monitor: &mut Monitor, dialed: &mut Dialed) -> Result<(), LinkError> {
+    fn measure(
+        &self,
+        monitor: &mut Monitor,
+        climb: &mut Climb,
+        dialed: &mut Dialed,
+    ) -> Result<(), LinkError> {
         let link = &mut dialed.link;
         let (latest, traffic) = (link.latest_round_trip(), link.traffic());
+        climb.carried(traffic.0 + traffic.1);
+        self.dialer.rungs().carried(traffic.0 + traffic.1);
         let looked_at = self.live.is_looked_at();
         let Second { sample, ping } = monitor.tick(SystemTime::now(), latest, traffic, looked_at);
         self.live.sample(sample);
@@ -297,7 +334,7 @@ fn drain(replaced: Dialed, tun: &Arc<Device>) {
     let mut on_packet = on_packet(&replaced.welcome, tun);
     tokio::spawn(async move {
         let drained = replaced.link.drain(&mut on_packet);
-        if let Ok(Err(error)) = tokio::time::timeout(DRAIN_TIME, drained).await {
+        if let Ok(Err(error)) = timeout(DRAIN_TIME, drained).await {
             tracing::debug!(%error, "the rest of a replaced connection");
         }
     });
@@ -307,18 +344,25 @@ fn drain(replaced: Dialed, tun: &Arc<Device>) {
 #[derive(Default)]
 struct Race {
     redial: Option<Box<Redial>>,
+    since: Option<Instant>,
     was_run: bool,
 }
 
 impl Race {
     fn start(&mut self, redial: Redial) {
         self.was_run = true;
+        self.since = Some(Instant::now());
         self.redial = Some(Box::new(redial));
     }
 
-    /// The old connection has come back to life.
-    fn call_off(&mut self) {
-        self.redial = None;
+    /// The old connection has come back to life; whether there was a race.
+    fn call_off(&mut self) -> bool {
+        self.redial.take().is_some()
+    }
+
+    /// Since when there is one.
+    fn since(&self) -> Option<Instant> {
+        self.since.filter(|_| self.redial.is_some())
     }
 
     /// Whether a second connection was ever tried: the gateway may know of it though we do not.

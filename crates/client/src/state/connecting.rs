@@ -16,8 +16,8 @@ use crate::{
     progress,
 };
 
-/// How long one look at the addresses is good for.
-const ROUND: Duration = Duration::from_secs(30);
+/// How long one look at the addresses is good for: the longest step of the back-off (A9, A23).
+const ROUND: Duration = Duration::from_secs(15);
 /// How many good addresses a profile holds.
 const ADDRESSES_KEPT: usize = 8;
 
@@ -42,8 +42,7 @@ impl Context<'_> {
             let error = match self.dial().await {
                 Ok(dialed) => {
                     let addresses = std::mem::take(&mut self.addresses);
-                    self.addresses = self.dialer.order_for_redial(addresses, dialed.address);
-                    self.remember(&dialed);
+                    self.addresses = self.dialer.with_last_good(addresses);
                     return State::Connected(Box::new(dialed));
                 }
                 Err(Failed::Ordered(order)) => return State::ordered(order),
@@ -68,6 +67,7 @@ impl Context<'_> {
         let gateways = self.gateways();
         let opened = self.service.protection.flow(|flow| flow.gateways = gateways).await;
         opened.map_err(Failed::Host)?;
+        self.look_at_network().await;
         let dialer = self.dialer.clone();
         let addresses = self.addresses.clone();
         let dialed = if self.wanted.insist {
@@ -117,7 +117,10 @@ impl Context<'_> {
     }
 
     /// Keeps the address that worked, for a day when the name cannot be resolved.
-    pub(super) fn remember(&self, dialed: &Dialed) {
+    pub(super) fn remember(&mut self, dialed: &Dialed) {
+        if self.good.replace(dialed.address) == Some(dialed.address) {
+            return;
+        }
         let kept = self.profiles.update(&self.wanted.profile.name, |profile| {
             profile.last_good_addresses.retain(|address| *address != dialed.address);
             profile.last_good_addresses.insert(0, dialed.address);

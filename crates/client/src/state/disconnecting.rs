@@ -25,6 +25,7 @@ impl Context<'_> {
             }
             self.dialer.forget_session();
         }
+        self.dialer.rungs().ended();
         let undone = self.service.protection.take_back().await;
         self.pump = None;
         self.tun = None;

@@ -14,6 +14,7 @@
 //! [`Service`].
 
 mod blocked;
+mod climb;
 mod connected;
 mod connecting;
 mod disconnected;
@@ -28,7 +29,7 @@ use anyhow::anyhow;
 use cipherwall_cli::{Failure, code_of};
 use cipherwall_ipc::daemon;
 use cipherwall_netcfg::{Opening, Protocol};
-use cipherwall_proto::invitation::Endpoint;
+use cipherwall_proto::invitation::Transport;
 use cipherwall_transport::tunnel::Link;
 use cipherwall_tun::Device;
 
@@ -37,13 +38,13 @@ use redial::Redial;
 pub(crate) use way::Way;
 
 use crate::{
-    dial::{Dialed, Dialer},
+    dial::{Address, Dialed, Dialer},
     engine::{Live, Order, Pump, Service, Surroundings, Wanted, Wish, opening},
-    profile::Profiles,
+    profile::{Network, Profiles},
 };
 
 /// Where a gateway can be reached.
-pub(crate) type Addresses = Vec<(Endpoint, SocketAddr)>;
+pub(crate) type Addresses = Vec<Address>;
 
 /// A state, with what it begins with.
 pub(crate) enum State {
@@ -122,6 +123,8 @@ pub(crate) struct Context<'a> {
     pub(crate) pump: Option<Pump>,
     /// Where the gateway can be reached, as known last.
     pub(crate) addresses: Addresses,
+    /// The address that worked last.
+    pub(crate) good: Option<SocketAddr>,
     /// What carries packets.
     pub(crate) way: Way,
     /// What front ends are shown.
@@ -153,10 +156,25 @@ impl Context<'_> {
 
     /// Our own sockets may go to the gateway, as far as it is known where that is.
     fn gateways(&self) -> Vec<Opening> {
-        let all = self.addresses.iter().map(|(_, address)| opening(*address, Protocol::Tcp));
-        let mut all: Vec<_> = all.collect();
+        let open = |(endpoint, address): &Address| {
+            let protocol = match endpoint.transport {
+                Transport::Tls => Protocol::Tcp,
+                Transport::Kcp => Protocol::Udp,
+            };
+            opening(*address, protocol)
+        };
+        let mut all: Vec<_> = self.addresses.iter().map(open).collect();
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// What is known of the ways to the gateway is that of the network where this host is now.
+    async fn look_at_network(&self) {
+        let addresses = self.addresses.iter().map(|(_, address)| address.ip());
+        if let Some((path, router)) = self.surroundings.network(addresses).await {
+            let network = Network::new(self.dialer.profile(), &path, router.as_deref());
+            self.dialer.rungs().enter(network);
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use cipherwall_proto::backoff::Backoff;
 use cipherwall_transport::tunnel::Sender;
 use tokio::time::{Instant, sleep_until};
 
@@ -10,27 +11,33 @@ use super::{Addresses, Context, Redial, State};
 use crate::{cli::coded, dial::DialError, engine::Change};
 
 /// How long the known addresses are tried before the gateway's names are asked for again (A23).
-const ASK_AFTER: Duration = Duration::from_secs(3);
-/// How soon after a change of the network.
-const ASK_AFTER_CHANGE: Duration = Duration::from_secs(1);
-/// How often from then on.
-const ASK_EVERY: Duration = Duration::from_secs(30);
+/// From then on they are asked for as often as the back-off says (A9), so that a name that leads
+/// elsewhere now is found within one step of it.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 
 type Asking = Pin<Box<dyn Future<Output = Result<Addresses, DialError>> + Send>>;
 
 /// Asks for the gateway's names now and then.
 struct Names {
     at: Instant,
+    backoff: Backoff,
     asking: Option<Asking>,
 }
 
 impl Names {
     fn new() -> Names {
-        Names { at: Instant::now() + ASK_AFTER, asking: None }
+        let mut backoff = Backoff::new(getrandom::u64().unwrap_or_default());
+        // its first step, which takes no time
+        backoff.next_delay();
+        Names { at: Instant::now() + ASK_AFTER, backoff, asking: None }
     }
 
     fn soon(&mut self) {
-        self.at = self.at.min(Instant::now() + ASK_AFTER_CHANGE);
+        *self = Names { asking: self.asking.take(), ..Names::new() };
+    }
+
+    fn later(&mut self) {
+        self.at = Instant::now() + self.backoff.next_delay();
     }
 
     /// It is time to ask, with `None`, or here is the answer. May be dropped and called again.
@@ -41,7 +48,7 @@ impl Names {
         };
         let answer = asking.as_mut().await;
         self.asking = None;
-        self.at = Instant::now() + ASK_EVERY;
+        self.later();
         Some(answer)
     }
 }
@@ -53,6 +60,7 @@ impl Context<'_> {
         tracing::info!(why, "the connection was lost");
         self.live.lost(why);
         self.way.lost();
+        self.dialer.rungs().lost(why);
         let mut redial = redial
             .unwrap_or_else(|| Box::new(Redial::new(&self.dialer, &self.addresses, &self.live)));
         let mut early = self.dialer.early();
@@ -89,6 +97,7 @@ impl Context<'_> {
             let woke = matches!(change, Change::Woke(_));
             if woke || now != paths {
                 tracing::info!(?change, "trying at once");
+                self.look_at_network().await;
                 redial.begin_again();
                 names.soon();
             }
@@ -112,7 +121,7 @@ impl Context<'_> {
                 }
                 Err(error) => {
                     tracing::error!("{error:#}");
-                    names.at = Instant::now() + ASK_EVERY;
+                    names.later();
                 }
             }
             return false;
@@ -124,6 +133,9 @@ impl Context<'_> {
         let new = found.into_iter().filter(|found| !self.addresses.contains(found));
         let new: Addresses = new.collect();
         let is_new = !new.is_empty();
+        if is_new {
+            self.dialer.rungs().forget_address();
+        }
         self.addresses.splice(0..0, new);
         let mut gateways = self.gateways();
         let protection = &mut self.service.protection;

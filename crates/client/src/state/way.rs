@@ -46,7 +46,7 @@ impl Way {
         let up = dialed.datagrams.as_ref().filter(|datagrams| datagrams.channel.is_up());
         let now = match up {
             Some(datagrams) => ("udp", datagrams.channel.cipher().name(), datagrams.gateway),
-            None => ("tls", dialed.cipher.name(), dialed.address),
+            None => (dialed.endpoint.transport.name(), dialed.cipher.name(), dialed.address),
         };
         // called for each arrival
         if self.shown.replace(now) != Some(now) {

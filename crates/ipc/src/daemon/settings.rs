@@ -71,9 +71,9 @@ pub struct Profile {
 pub struct Endpoint {
     /// Name or address.
     pub host: String,
-    /// TCP port.
+    /// TCP port, or UDP port of `kcp`.
     pub port: u16,
-    /// `tls`.
+    /// `tls` or `kcp`.
     pub transport: String,
     /// SHA-256 of the public keys that the gateway may have, as in the invitation.
     pub pins: Vec<String>,
@@ -93,4 +93,32 @@ pub struct ProfileChange {
     pub sni: Option<Vec<String>>,
     /// The endpoint (`HOST:PORT`) to try first.
     pub prefer: Option<String>,
+    /// Endpoints to try after those that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub add: Option<Box<AddEndpoints>>,
+    /// The endpoint to forget: `HOST:PORT`, or `TRANSPORT:HOST:PORT` where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove: Option<String>,
+}
+
+/// Endpoints to add to a profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AddEndpoints {
+    /// One without pins has those of `like`.
+    pub endpoints: Vec<Endpoint>,
+    /// An endpoint of the profile (`HOST:PORT`), if not its first.
+    pub like: Option<String>,
+    /// The invitation that they are from, if they are.
+    pub from: Option<Origin>,
+}
+
+/// By what an invitation shows that it is for the users of a profile's gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// Its user.
+    pub user: String,
+    /// SHA-256 of its door key, in hexadecimal digits.
+    pub door: String,
 }

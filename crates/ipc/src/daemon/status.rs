@@ -12,7 +12,7 @@ pub struct Status {
     pub state: State,
     /// The profile in use.
     pub profile: Option<String>,
-    /// What carries packets now: `tls`, or `udp`.
+    /// What carries packets now: `tls`, `kcp`, or `udp`.
     pub transport: Option<String>,
     /// The cipher of these packets.
     pub cipher: Option<String>,
@@ -53,6 +53,29 @@ pub struct Status {
     pub direct: Vec<String>,
     /// If any, the only networks that are reached through the tunnel; all others directly.
     pub only: Vec<String>,
+    /// The ways to the gateways of the profile, best first.
+    pub ladder: Vec<Rung>,
+}
+
+/// One way to a gateway, and why it is not taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rung {
+    /// Name or address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What is spoken there: `tls` or `kcp`.
+    pub transport: String,
+    /// Whether the session is over it.
+    pub in_use: bool,
+    /// What went wrong when it was tried last, for people; absent if nothing did, or it was not
+    /// tried since a better one works.
+    pub why: Option<String>,
+    /// When that was, Unix seconds.
+    pub failed_at: Option<u64>,
+    /// When it is tried beside the one in use, which is worse; Unix seconds.
+    pub next_try: Option<u64>,
 }
 
 /// The state of the connection.
