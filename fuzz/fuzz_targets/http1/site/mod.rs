@@ -1,0 +1,12 @@
+//! As much of the gateway's module as its readers need.
+
+pub(crate) mod http1;
+#[path = "../../../../crates/server/src/site/request.rs"]
+mod request;
+#[path = "../../../../crates/server/src/site/uri.rs"]
+mod uri;
+
+mod answer {
+    /// As in the gateway.
+    pub(in crate::site) const HEADER_TOO_LARGE: u16 = 494;
+}

@@ -1,0 +1,7 @@
+//! As much of the gateway's module as its readers need.
+
+pub(crate) mod http2;
+#[path = "../../../../crates/server/src/site/request.rs"]
+mod request;
+#[path = "../../../../crates/server/src/site/uri.rs"]
+mod uri;
