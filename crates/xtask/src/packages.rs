@@ -40,17 +40,23 @@ const LABORATORY: [Package; 11] = [
 ];
 
 /// What only the tests take.
-const TESTS: [Package; 11] = [
+const TESTS: [Package; 16] = [
     package("busybox", "busybox"),
+    package("chromium", "chromium"),
     package("dbus-daemon", "dbus-daemon"),
     package("e2fsprogs", "mkfs.ext4"),
     package("faketime", "faketime"),
     package("gnome-keyring", "gnome-keyring-daemon"),
+    package("nghttp2-client", "nghttp"),
+    package("nmap", "nmap"),
     package("openssh-client", "ssh"),
     Package { name: "openssh-server", program: "sshd", service: Some("ssh") },
+    package("openssl", "openssl"),
     package("python3", "python3"),
     // it has no program: that of another implementation of static mode uses it
     package("python3-cryptography", "/usr/lib/python3/dist-packages/cryptography/__init__.py"),
+    // it has no program either: trees that try to tell the gateway from nginx
+    package("python3-sklearn", "/usr/lib/python3/dist-packages/sklearn/__init__.py"),
     package("sqlite3", "sqlite3"),
     package("strace", "strace"),
 ];

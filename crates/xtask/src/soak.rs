@@ -1,6 +1,8 @@
 //! `cargo xtask soak`: the end-to-end tests with release programs, at full sizes and durations.
 //! Results go to `docs/soak.md`.
 
+mod fuzz;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -26,8 +28,8 @@ its processors.
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only this test program, a file or folder of tests/e2e/tests (`traffic`, `hostile`, ...);
-    /// may be given several times
+    /// Only this test program, a file or folder of tests/e2e/tests (`traffic`, `hostile`, ...), or
+    /// `fuzz`, all fuzz targets, or `fuzz-TARGET`, one; may be given several times
     name: Vec<String>,
     /// Refuse to install Debian packages; say which are missing
     #[arg(long)]
@@ -56,25 +58,42 @@ struct Outcome {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     shell::require_root("soak")?;
-    let known = test_programs(&shell::workspace_dir()?.join("tests/e2e/tests"))?;
+    let programs = test_programs(&shell::workspace_dir()?.join("tests/e2e/tests"))?;
+    let known: Vec<String> = programs.into_iter().chain(fuzz::names()).collect();
     for name in &options.name {
         ensure!(known.contains(name), "there is no test program {name}: try {}", known.join(", "));
     }
     packages::install(Needs::Tests, !options.no_install)?;
-    let bin_dir = shell::release_dir()?;
-    let mut failed = Vec::new();
-    for name in if options.name.is_empty() { &known } else { &options.name } {
-        println!("\n=== {name}");
-        let run = run_one(name, &bin_dir)?;
-        if !run.outcome.result.starts_with("ok") {
-            failed.push(name.as_str());
-        }
-        // after each: the next one may take hours
-        record(&run)?;
+    let wanted = if options.name.is_empty() { &known } else { &options.name };
+    let (targets, programs): (Vec<&str>, Vec<&str>) =
+        wanted.iter().map(String::as_str).partition(|name| fuzz::names().any(|it| it == *name));
+    let mut failed = run_programs(&programs)?;
+    if !targets.is_empty() {
+        failed.extend(fuzz::run_all(&targets, record)?);
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     println!("\ndocs/soak.md is up to date");
     Ok(())
+}
+
+/// Runs these test programs; the names of those that failed.
+fn run_programs(names: &[&str]) -> Result<Vec<String>> {
+    let mut failed = Vec::new();
+    let mut bin_dir = None;
+    for name in names {
+        println!("\n=== {name}");
+        let bin_dir = match &bin_dir {
+            Some(bin_dir) => bin_dir,
+            None => bin_dir.insert(shell::release_dir()?),
+        };
+        let run = run_one(name, bin_dir)?;
+        // after each: the next one may take hours
+        record(&run)?;
+        if !run.outcome.result.starts_with("ok") {
+            failed.push(run.name);
+        }
+    }
+    Ok(failed)
 }
 
 /// The files and folders of `tests_dir`, in order.

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// The gateway's public IPv6 address, if it has one.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 2);
+/// Another gateway, where a test adds one.
+pub const SECOND_GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 2);
 /// The web host, `www.lab.test`.
 pub const WEB: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
 /// The web host over IPv6.

@@ -24,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WRITING_TIME: Duration = Duration::from_millis(100);
 /// The ports of gateways for streams.
 const STREAM_PORTS: [u16; 2] = [8_443, 443];
-/// The ports of gateways for datagrams.
-const DATAGRAM_PORTS: [RangeInclusive<u16>; 2] = [1_194..=1_194, 9_000..=9_099];
+/// The ports of gateways for KCP and for datagrams.
+const DATAGRAM_PORTS: [RangeInclusive<u16>; 3] = [443..=443, 1_194..=1_194, 9_000..=9_099];
 
 /// A running sprayer and what is seen of it.
 #[derive(Debug)]

@@ -31,6 +31,7 @@ mod power;
 mod process;
 mod programs;
 mod run_dir;
+mod second;
 mod services;
 mod soak;
 mod sprayer;

@@ -16,7 +16,7 @@ use crate::process::Process;
 use crate::tools::until;
 
 /// How long programs may take to become ready, to connect and to stop.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What carries the packets of clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Transport {
     Tls,
     /// Datagrams, with TLS over TCP beside them.
     Udp,
+    /// TLS over KCP.
+    Kcp,
 }
 
 impl Transport {
@@ -34,12 +36,13 @@ impl Transport {
         match self {
             Transport::Tls => "tls",
             Transport::Udp => "udp",
+            Transport::Kcp => "kcp",
         }
     }
 }
 
-/// Makes two tests of each body, a function of [`Programs`]: `NAME::tls`, and `NAME::udp`, whose
-/// clients have datagrams.
+/// Makes three tests of each body, a function of [`Programs`]: `NAME::tls`, `NAME::udp`, whose
+/// clients have datagrams, and `NAME::kcp`, whose clients have no TCP connection at all.
 #[macro_export]
 macro_rules! over_each_transport {
     ($($name:ident),* $(,)?) => {$(
@@ -52,6 +55,11 @@ macro_rules! over_each_transport {
             #[test]
             fn udp() -> anyhow::Result<()> {
                 super::$name(&$crate::Programs::find()?.over($crate::Transport::Udp))
+            }
+
+            #[test]
+            fn kcp() -> anyhow::Result<()> {
+                super::$name(&$crate::Programs::find()?.over($crate::Transport::Kcp))
             }
         }
     )*};
@@ -327,9 +335,21 @@ impl ClientNode {
         gateway: &GatewayNode,
         user: &str,
     ) -> Result<ClientNode> {
+        Self::connect_new_with(lab, index, programs, gateway, user, &[])
+    }
+
+    /// As [`ClientNode::connect_new`], with options of `connect`.
+    pub fn connect_new_with(
+        lab: &Lab,
+        index: usize,
+        programs: &Programs,
+        gateway: &GatewayNode,
+        user: &str,
+        options: &[&str],
+    ) -> Result<ClientNode> {
         let mut client = ClientNode::new(lab, index, programs)?;
         client.import(&gateway.invite(user)?.link)?;
-        client.connect(&[])?;
+        client.connect(options)?;
         Ok(client)
     }
 
@@ -377,7 +397,8 @@ impl ClientNode {
         self.process = None;
         let transport = match self.transport {
             Transport::Udp if !options.contains(&"--transport") => &["--transport", "udp"][..],
-            Transport::Udp | Transport::Tls => &[],
+            Transport::Kcp if !options.contains(&"--transport") => &["--transport", "kcp"],
+            Transport::Udp | Transport::Kcp | Transport::Tls => &[],
         };
         let words = [&["connect", "--foreground"], transport, options].concat();
         let starter: Vec<&str> = self.starter.iter().map(String::as_str).collect();

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,6 +14,8 @@ use crate::process::Process;
 use crate::tools::until;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A name whose address a test chooses, and changes.
+pub(crate) const MOVING_NAME: &str = "home.lab.test";
 /// As clients have it.
 const PROBE_NAME: &str = "connectivitycheck.gstatic.com";
 
@@ -55,12 +57,15 @@ const INDEX: &str = "<!doctype html><title>lab</title><h1>It is the laboratory's
 /// TCP. Logs who asked for what.
 pub(crate) fn start_dns_server(node: &Node) -> Result<Process> {
     let text = "x".repeat(250);
+    let names_dir = names_dir(node);
+    fs::create_dir_all(&names_dir)?;
     let mut config = format!(
         "no-resolv\nno-hosts\nlog-queries\nlocal=/test/\ninterface=eth0\nbind-interfaces\n\
          host-record=www.lab.test,{web},{web_v6}\nhost-record={PROBE_NAME},{web},{web_v6}\n\
-         host-record=gateway.lab.test,{},{}\n",
+         host-record=gateway.lab.test,{},{}\nhostsdir={}\n",
         address::GATEWAY,
         address::GATEWAY_V6,
+        names_dir.display(),
         web = address::WEB,
         web_v6 = address::WEB_V6,
     );
@@ -70,6 +75,11 @@ pub(crate) fn start_dns_server(node: &Node) -> Result<Process> {
     let dns = start_dnsmasq(node, &config)?;
     wait_for_dns(node, address::DNS)?;
     Ok(dns)
+}
+
+/// Files in the manner of `/etc/hosts` that the DNS of this internet reads again as they change.
+pub(crate) fn names_dir(web: &Node) -> PathBuf {
+    web.dir().join("names")
 }
 
 /// The resolver in a home router, which clients are told to use.

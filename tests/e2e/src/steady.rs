@@ -37,6 +37,11 @@ impl Arrivals {
             .filter(|two| two[1] >= back && two[1] - two[0] > GAP && two[0] < back + AFTERMATH);
         Some(pauses.next_back().map_or(Duration::ZERO, |two| two[1] - back))
     }
+
+    fn longest_pause(&self) -> Option<Duration> {
+        let arrivals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.windows(2).map(|two| two[1] - two[0]).max()
+    }
 }
 
 /// Datagrams that are sent every 20 ms and echoed.
@@ -73,6 +78,11 @@ impl Beat {
     /// How long after `back` datagrams flow without a pause again; `None` if they do not yet.
     pub fn flow_after(&self, back: Instant) -> Option<Duration> {
         self.arrivals.flow_after(back)
+    }
+
+    /// The longest time in which none came back.
+    pub fn longest_pause(&self) -> Option<Duration> {
+        self.arrivals.longest_pause()
     }
 }
 

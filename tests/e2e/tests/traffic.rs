@@ -65,6 +65,7 @@ fn the_web_server_sees_the_gateway_over_ipv4_and_ipv6(programs: &Programs) -> Re
     let (transport, port) = match programs.transport() {
         Transport::Tls => ("tls", 8443),
         Transport::Udp => ("udp", 1194),
+        Transport::Kcp => ("kcp", 443),
     };
     assert_eq!(
         (status.state.as_str(), status.transport.as_deref()),

@@ -8,6 +8,7 @@ use e2e::{Link, Stream};
 use super::bars::{self, Bar, Limit, at_most, percent};
 use super::ours::Ours;
 use super::path::{Path, Site, Via};
+use super::probe::Load;
 use super::report::{Figures, Section, Spread, value};
 use super::{Bench, Chart, Column, Kind, Table};
 
@@ -104,7 +105,7 @@ fn measure(bench: &Bench, section: &mut Section) -> Result<()> {
         Path::new(DIRECT_CUBIC, Via::Direct),
         Path::ours(Ours::Default),
     ];
-    paths.extend(bench.ours(section, &[Ours::Udp("aes-256-gcm")])?);
+    paths.extend(bench.ours(section, &[Ours::Udp("aes-256-gcm"), Ours::Kcp("aes-256-gcm")])?);
     for peer in &bench.peers {
         paths.push(Path::new(peer.title(), Via::Peer(*peer)));
         if peer.is_over_tcp() {
@@ -128,7 +129,7 @@ fn measure_path(seconds: u32, site: &mut Site) -> Result<Figures> {
     }
     figures.insert("idle_ms".to_owned(), site.idle_round_trip()?);
     for (name, stream) in [("up", Stream::Up), ("down", Stream::Down)] {
-        figures.extend(site.load(name, stream, seconds * LONGER.0, SETTLED)?);
+        figures.extend(site.load(name, Load::one(stream), seconds * LONGER.0, SETTLED)?);
     }
     site.disconnect()?;
     drop(bad);
@@ -137,7 +138,7 @@ fn measure_path(seconds: u32, site: &mut Site) -> Result<Figures> {
     site.connect()?;
     figures.insert("plain_idle_ms".to_owned(), site.idle_round_trip()?);
     for (name, stream) in [("plain_up", Stream::Up), ("plain_down", Stream::Down)] {
-        figures.extend(site.load(name, stream, seconds * LONGER.1, SETTLED)?);
+        figures.extend(site.load(name, Load::one(stream), seconds * LONGER.1, SETTLED)?);
     }
     Ok(figures)
 }

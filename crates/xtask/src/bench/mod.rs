@@ -12,6 +12,7 @@ mod compare;
 mod datagrams;
 mod document;
 mod interrupt;
+mod kcp;
 mod ours;
 mod path;
 mod peers;
@@ -72,6 +73,8 @@ pub(crate) enum SectionName {
     Throughput,
     /// The same on links with delay and loss
     BadLink,
+    /// KCP, on a fast path and on one that loses more
+    Kcp,
     /// A thousand sessions on one gateway
     Sessions,
     /// How soon traffic flows again after an outage; takes ten rounds
@@ -84,6 +87,7 @@ impl SectionName {
         match self {
             SectionName::Throughput => "throughput",
             SectionName::BadLink => "bad-link",
+            SectionName::Kcp => "kcp",
             SectionName::Sessions => "sessions",
             SectionName::Recovery => "recovery",
         }
@@ -93,6 +97,7 @@ impl SectionName {
         match self {
             SectionName::Throughput => &throughput::KIND,
             SectionName::BadLink => &bad_link::KIND,
+            SectionName::Kcp => &kcp::KIND,
             SectionName::Sessions => &sessions::KIND,
             SectionName::Recovery => &recovery::KIND,
         }

@@ -22,6 +22,8 @@ pub(crate) enum Ours {
     Tls(&'static str),
     /// In datagrams of a session, with this cipher.
     Udp(&'static str),
+    /// In a session over KCP, with this cipher.
+    Kcp(&'static str),
     /// Without a session.
     Static,
 }
@@ -33,6 +35,7 @@ impl Ours {
             Ours::Default => "CipherWall".to_owned(),
             Ours::Tls(cipher) => format!("CipherWall tls {cipher}"),
             Ours::Udp(cipher) => format!("CipherWall udp {cipher}"),
+            Ours::Kcp(cipher) => format!("CipherWall kcp {cipher}"),
             Ours::Static => "CipherWall static".to_owned(),
         }
     }
@@ -51,6 +54,7 @@ impl Ours {
             Ours::Default => vec![],
             Ours::Tls(cipher) => vec!["tls", cipher],
             Ours::Udp(cipher) => vec!["udp", cipher],
+            Ours::Kcp(cipher) => vec!["kcp", cipher],
             Ours::Static => vec!["--key"],
         };
         let unknown = wanted.into_iter().find(|word| !help.contains(word));
@@ -61,7 +65,7 @@ impl Ours {
     fn command(self) -> Option<&'static str> {
         match self {
             Ours::Default => None,
-            Ours::Tls(_) | Ours::Udp(_) => Some("connect"),
+            Ours::Tls(_) | Ours::Udp(_) | Ours::Kcp(_) => Some("connect"),
             Ours::Static => Some("static"),
         }
     }
@@ -75,6 +79,9 @@ impl Ours {
             }
             Ours::Udp(cipher) => {
                 Box::new(Session::start(lab, programs, Some("udp"), Some(cipher))?)
+            }
+            Ours::Kcp(cipher) => {
+                Box::new(Session::start(lab, programs, Some("kcp"), Some(cipher))?)
             }
             Ours::Static => Box::new(Static::start(lab, programs)?),
         })

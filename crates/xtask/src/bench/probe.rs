@@ -47,31 +47,35 @@ impl Site {
         Ok(milliseconds(ping.median))
     }
 
-    /// A bulk transfer by iperf3, with pings beside it from `settled` after its start until its
-    /// end. Figures, each behind `prefix`: `_bps`, `_vpn_s_per_gb`, `_machine_s_per_gb`,
-    /// `_loaded_ms`, `_loaded_p95_ms`.
+    /// A bulk transfer by iperf3, with pings beside it from `settled` after its start, or after what
+    /// does not count, until its end. Figures, each behind `prefix`: `_bps`, `_vpn_s_per_gb`,
+    /// `_machine_s_per_gb`, `_loaded_ms`, `_loaded_p95_ms`.
     pub(crate) fn load(
         &mut self,
         prefix: &str,
-        stream: Stream,
+        load: Load,
         seconds: u32,
         settled: Duration,
     ) -> Result<Figures> {
         self.look_at_noise()?;
         let pids = usage::with_descendants(&self.pids());
-        let (vpn, machine) = (usage::processor_seconds(&pids), usage::machine_seconds()?);
         let left = f64::from(seconds) - settled.as_secs_f64() - 0.3;
         let pings = (left.max(0.3) * PINGS_PER_SECOND) as u16;
         let (client, target) = (self.client().clone(), self.target);
-        let pinging = std::thread::spawn(move || {
-            std::thread::sleep(settled);
-            Ping::send(&client, target, pings)
-        });
-        let rate = self.stream(stream, 1, seconds);
-        let ping = pinging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let (rate, ping) = (rate?, ping?);
-        let (vpn, machine) =
-            (usage::processor_seconds(&pids) - vpn, usage::machine_seconds()? - machine);
+        let (before, rate, ping) = std::thread::scope(|scope| -> Result<_> {
+            let beside = scope.spawn(|| -> Result<_> {
+                std::thread::sleep(Duration::from_secs(load.omit.into()));
+                let before = used(&pids)?;
+                std::thread::sleep(settled);
+                Ok((before, Ping::send(&client, target, pings)?))
+            });
+            let rate = self.stream(load, seconds);
+            let beside = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let (before, ping) = beside?;
+            Ok((before, rate?, ping))
+        })?;
+        let after = used(&pids)?;
+        let (vpn, machine) = (after.0 - before.0, after.1 - before.1);
         let gigabytes = rate * f64::from(seconds) / 8e9;
         let mut figures = Figures::new();
         let mut add = |name: &str, value: f64| figures.insert(format!("{prefix}_{name}"), value);
@@ -87,11 +91,11 @@ impl Site {
         Ok(figures)
     }
 
-    /// Bits per second of so many TCP streams together.
-    pub(crate) fn stream(&self, stream: Stream, streams: u32, seconds: u32) -> Result<f64> {
-        let streams = streams.to_string();
-        let options = ["--parallel", &streams, "--congestion", self.inside];
-        let (rate, _) = stream.run_with(self.client(), self.target, seconds, &options)?;
+    /// Bits per second of such a transfer.
+    pub(crate) fn stream(&self, load: Load, seconds: u32) -> Result<f64> {
+        let (streams, omit) = (load.streams.to_string(), load.omit.to_string());
+        let options = ["--parallel", &streams, "--omit", &omit, "--congestion", self.inside];
+        let (rate, _) = load.stream.run_with(self.client(), self.target, seconds, &options)?;
         ensure!(rate > 0.0, "iperf3 received nothing");
         Ok(rate)
     }
@@ -117,6 +121,29 @@ impl Site {
     fn look_at_noise(&mut self) -> Result<()> {
         self.noise.push(usage::noise()?);
         Ok(())
+    }
+}
+
+/// Processor seconds so far: of these processes, of the machine.
+fn used(pids: &[u32]) -> Result<(f64, f64)> {
+    Ok((usage::processor_seconds(pids), usage::machine_seconds()?))
+}
+
+/// A bulk transfer.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Its direction.
+    pub(crate) stream: Stream,
+    /// So many connections.
+    pub(crate) streams: u32,
+    /// So many seconds before the measurement begins.
+    pub(crate) omit: u32,
+}
+
+impl Load {
+    /// One connection, from its beginning.
+    pub(crate) fn one(stream: Stream) -> Load {
+        Load { stream, streams: 1, omit: 0 }
     }
 }
 

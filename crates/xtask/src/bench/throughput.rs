@@ -9,6 +9,7 @@ use e2e::Stream;
 use super::bars::{self, Bar, Limit, at_least, at_most, percent};
 use super::ours::Ours;
 use super::path::{Path, Site, Via};
+use super::probe::Load;
 use super::report::{Figures, Section, Spread, value};
 use super::{Bench, Chart, Column, Kind, Table, datagrams};
 
@@ -91,6 +92,7 @@ fn measure(bench: &Bench, section: &mut Section) -> Result<()> {
     let mut paths = vec![Path::new(DIRECT, Via::Direct)];
     paths.extend(bench.ours(section, &CIPHERS.map(Ours::Tls))?);
     paths.extend(bench.ours(section, &datagrams::OURS)?);
+    paths.extend(bench.ours(section, &[Ours::Kcp("aes-256-gcm")])?);
     paths.extend(bench.peers.iter().map(|peer| Path::new(peer.title(), Via::Peer(*peer))));
     let default = congestion_control()?;
     paths.iter_mut().for_each(|path| (path.inside, path.outside) = (default, default));
@@ -115,12 +117,13 @@ fn measure_path(bench: &Bench, path: &Path, site: &mut Site) -> Result<Figures> 
     }
     figures.insert("idle_ms".to_owned(), site.idle_round_trip()?);
     for (name, stream) in [("up", Stream::Up), ("down", Stream::Down)] {
-        figures.extend(site.load(name, stream, bench.seconds, SETTLED)?);
+        figures.extend(site.load(name, Load::one(stream), bench.seconds, SETTLED)?);
     }
     match path.via {
         Via::Direct | Via::Ours(_) => {
-            let up = site.stream(Stream::Up, 4, bench.seconds)?;
-            let down = site.stream(Stream::Down, 4, bench.seconds)?;
+            let four = |stream| Load { streams: 4, ..Load::one(stream) };
+            let up = site.stream(four(Stream::Up), bench.seconds)?;
+            let down = site.stream(four(Stream::Down), bench.seconds)?;
             figures.extend([("up_4_bps".to_owned(), up), ("down_4_bps".to_owned(), down)]);
         }
         Via::Peer(_) => {}

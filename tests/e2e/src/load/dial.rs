@@ -62,12 +62,12 @@ async fn log_in(invitation: &Invitation) -> Result<Dialed> {
 
 fn start(stream: TlsStream, established: Established) -> Result<Dialed> {
     let Established { welcome, sealer, opener, .. } = established;
-    let (tcp, leftover) = stream.into_parts();
+    let (carrier, leftover) = stream.into_parts();
     let interval = Duration::from_secs(welcome.keepalive.into());
     ensure!(!interval.is_zero(), "a keepalive of 0 s");
     let keepalive = Keepalive { interval, ..Keepalive::default() };
     let side = Side::Client(Limits::default());
-    let mut link = Link::new(Start { tcp, sealer, opener, keepalive, side });
+    let mut link = Link::new(Start { carrier, sealer, opener, keepalive, side });
     link.begin(&leftover);
     Ok(Dialed { link, address: welcome.v4.0, mtu: welcome.mtu })
 }

@@ -36,7 +36,7 @@ use session::{Order, Session};
 /// Sessions that are there before memory is measured first: what the gateway takes once does not
 /// count as theirs.
 const WARM_UP: usize = 10;
-/// Log-ins at a time; the gateway takes 64 from one address.
+/// Log-ins at a time; the gateway takes 256 from one address.
 const LOG_INS: usize = 16;
 /// How many `invite create` run at a time.
 const INVITERS: usize = 4;

@@ -22,7 +22,8 @@ impl ClientNode {
     pub fn connect_by_daemon(&self, options: &[&str]) -> Result<()> {
         let transport = match self.transport {
             Transport::Udp if !options.contains(&"--transport") => &["--transport", "udp"][..],
-            Transport::Udp | Transport::Tls => &[],
+            Transport::Kcp if !options.contains(&"--transport") => &["--transport", "kcp"],
+            Transport::Udp | Transport::Kcp | Transport::Tls => &[],
         };
         self.run(&[&["connect"], transport, options].concat())?.ok()?;
         self.wait_for_state("connected", PATIENCE)?;

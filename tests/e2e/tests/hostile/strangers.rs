@@ -6,21 +6,21 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Lab, address};
+use e2e::{Lab, Node, address};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned, crypto,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
+
+use crate::anybody::tls_config;
 
 /// Where strangers come from: 131,072 addresses.
 const NETWORK: &str = "198.18.0.0/15";
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// How many of them are in use.
 const ADDRESSES: u32 = 512;
 /// How long a stranger waits for an answer.
@@ -47,7 +47,7 @@ pub(crate) struct Deeds {
 /// Lets all strangers in at once; they leave at `end`.
 pub(crate) fn come(lab: &Lab, numbers: Numbers, end: Instant) -> Result<Vec<Deeds>> {
     raise_descriptors(numbers.silent + numbers.silent_visitors + 1_000)?;
-    lab.internet.ip(&["route", "add", "local", NETWORK, "dev", "lo"])?;
+    move_in(lab)?;
     std::thread::scope(|scope| {
         let work = |kind: Kind| {
             lab.internet.enter_network()?;
@@ -61,6 +61,30 @@ pub(crate) fn come(lab: &Lab, numbers: Numbers, end: Instant) -> Result<Vec<Deed
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     })
+}
+
+/// Makes the strangers' addresses those of the laboratory's internet.
+pub(crate) fn move_in(lab: &Lab) -> Result<()> {
+    lab.internet.ip(&["route", "add", "local", NETWORK, "dev", "lo"]).map(drop)
+}
+
+/// So many of these addresses.
+pub(crate) fn some_addresses(count: u32) -> Vec<Ipv4Addr> {
+    (0..count).map(|host| Ipv4Addr::from(u32::from(FIRST) + host)).collect()
+}
+
+/// Visits the web site again and again from one address of `node`, and holds the newest visits without
+/// a word, until told to stop. Returns how many there were.
+pub(crate) fn visit_from(node: &Node, from: Ipv4Addr, stop: &AtomicBool) -> Result<usize> {
+    node.enter_network()?;
+    let (config, mut held, mut visits) = (tls_config(&[]), Held::new(1_000), 0);
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(visitor) = visit_as(&config, from) {
+            held.push(visitor);
+            visits += 1;
+        }
+    }
+    Ok(visits)
 }
 
 /// Sends what somebody else once sent, from an address of their own; returns all of the answer.
@@ -117,7 +141,8 @@ fn kinds(numbers: Numbers) -> Vec<Kind> {
             silent_visitors(config.clone(), numbers.silent_visitors),
         ),
         kind("nonsense to the web site", 20, nonsense(config.clone())),
-        kind("nonsense in HTTP/2", 20, h2_nonsense(h2_config)),
+        kind("nonsense in HTTP/2", 20, h2_nonsense(h2_config.clone())),
+        kind("floods in HTTP/2", 20, h2_floods(h2_config)),
         kind("oversized openers", 50, oversized_opener(config.clone())),
         kind("unfinished openers", 20, unfinished_openers(config.clone())),
         kind("slow openers", 50, slow_openers(config)),
@@ -234,9 +259,59 @@ fn h2_nonsense(config: Arc<ClientConfig>) -> Act {
     })
 }
 
+/// Much work for few bytes, by visitors who stay and do not read what they have asked for.
+fn h2_floods(config: Arc<ClientConfig>) -> Act {
+    const LAST: u8 = 0x5;
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const CONTINUATION: u8 = 9;
+    // GET https://a/, by the static table (RFC 7541, appendix A)
+    const GET: &[u8] = b"\x82\x84\x87\x41\x01a";
+    let mut held = Held::new(200);
+    let mut turn = 0;
+    Box::new(move || {
+        turn += 1;
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        let streams = (1..2_000).step_by(2);
+        let get = |stream| h2_frame_on(stream, HEADERS, LAST, GET);
+        let flood = match turn % 5 {
+            // CVE-2023-44487
+            0 => streams
+                .flat_map(|it| [get(it), h2_frame_on(it, RESET, 0, &[0, 0, 0, 8])].concat())
+                .collect(),
+            // nothing may be sent of the answers
+            1 => {
+                let no_window = h2_frame(SETTINGS, &[0, 4, 0, 0, 0, 0]);
+                no_window.into_iter().chain(streams.flat_map(get)).collect()
+            }
+            // CVE-2024-27316
+            2 => {
+                let endless = h2_frame_on(1, CONTINUATION, 0, &letters(16_384)).repeat(64);
+                [h2_frame_on(1, HEADERS, 0, GET), endless].concat()
+            }
+            // CVE-2019-9515 and -9512
+            3 => h2_frame(SETTINGS, &[]).repeat(20_000),
+            _ => h2_frame(PING, &[7; 8]).repeat(20_000),
+        };
+        let mut visitor = visit(&config)?;
+        visitor.write_all(&preface)?;
+        let answer = read_some(&mut visitor)?;
+        // the web server may have had enough before
+        let _ = visitor.write_all(&flood);
+        held.push(visitor);
+        if answer.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    })
+}
+
 fn h2_frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    h2_frame_on(0, kind, 0, payload)
+}
+
+fn h2_frame_on(stream: u32, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
-    [&length[..], &[kind, 0, 0, 0, 0, 0], payload].concat()
+    [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// An opener that goes on for a megabyte, or for as long as it is listened to.
@@ -310,7 +385,11 @@ type Visitor = StreamOwned<ClientConnection, TcpStream>;
 
 /// A completed TLS handshake.
 fn visit(config: &Arc<ClientConfig>) -> io::Result<Visitor> {
-    let mut visitor = StreamOwned::new(client(config)?, dial(next_address())?);
+    visit_as(config, next_address())
+}
+
+fn visit_as(config: &Arc<ClientConfig>, from: Ipv4Addr) -> io::Result<Visitor> {
+    let mut visitor = StreamOwned::new(client(config)?, dial(from)?);
     visitor.conn.complete_io(&mut visitor.sock)?;
     Ok(visitor)
 }
@@ -334,7 +413,7 @@ fn dial(from: Ipv4Addr) -> io::Result<TcpStream> {
 fn next_address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let host = NEXT.fetch_add(1, Ordering::Relaxed) % ADDRESSES;
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 1)) + host)
+    Ipv4Addr::from(u32::from(FIRST) + host)
 }
 
 fn read_some(stream: &mut impl Read) -> io::Result<Vec<u8>> {
@@ -344,7 +423,7 @@ fn read_some(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     // zeros would do as well
     let _ = getrandom::fill(&mut bytes);
@@ -360,60 +439,6 @@ fn random_bytes(length: usize) -> Vec<u8> {
 /// Of the alphabet of openers.
 fn letters(length: usize) -> Vec<u8> {
     random_bytes(length).into_iter().map(|byte| b'a' + byte % 26).collect()
-}
-
-/// TLS 1.3 as our client speaks it, but with everybody.
-fn tls_config(alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
-    let schemes = provider.signature_verification_algorithms.supported_schemes();
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap_or_else(|error| panic!("TLS 1.3: {error}"));
-    let mut config = builder
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(schemes)))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Arc::new(config)
-}
-
-/// A stranger knows no pin.
-#[derive(Debug)]
-struct Anybody(Vec<SignatureScheme>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
 }
 
 /// So many files may be open in this process.
