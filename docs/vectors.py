@@ -224,6 +224,7 @@ def compute(given):
                 v[name] = datagram(cipher, keys, v, d, epoch, v[plaintext])
             chain = hmac256(chain, rekey_input)
     static_mode(v)
+    kcp(v)
     return v
 
 
@@ -236,6 +237,20 @@ def static_mode(v):
         inside = v["packet"][4:]
         signed = iv + Cipher(algorithms.AES(key[:32]), CFB(iv)).encryptor().update(inside)
         v[f"static_datagram_{name}"] = hmac256(key[32:], signed) + signed
+
+
+def kcp(v):
+    conversation = v["kcp_conversation"]
+    v["kcp_head_key"] = x(v["door_key"], "kcp head")
+    v["kcp_key"] = x(v["door_key"], "kcp key", conversation)
+    for d, direction, command in (("c2s", 0, 83), ("s2c", 1 << 63, 84)):
+        block = conversation + struct.pack(">Q", direction)
+        head = Cipher(algorithms.AES(v["kcp_head_key"]), modes.ECB()).encryptor().update(block)
+        number = int.from_bytes(conversation[:4], "big")
+        segment = struct.pack("<IBBHIIII", number, command, 0, 8192, 0, 0, 0, 0)
+        nonce = bytes(4) + block[8:]
+        sealed = ChaCha20Poly1305(v["kcp_key"]).encrypt(nonce, v["kcp_time"] + segment, block)
+        v[f"kcp_datagram_{d}_0"] = head + sealed
 
 
 def main():
