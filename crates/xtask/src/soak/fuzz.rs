@@ -93,7 +93,7 @@ pub(super) fn run_all(
             && TARGETS.iter().all(|(name, _)| listed.iter().any(|it| it == name)),
         "fuzz/Cargo.toml and the list in crates/xtask/src/soak/fuzz.rs differ"
     );
-    run(cargo_fuzz(&fuzz_dir, &["build"]).stdout(Stdio::null()))?;
+    run(cargo_fuzz(&fuzz_dir, &["build", "-O"]).stdout(Stdio::null()))?;
     let targets: Vec<&str> = if names.contains(&ALL) {
         TARGETS.iter().map(|(name, _)| *name).collect()
     } else {
@@ -109,7 +109,8 @@ fn listed(fuzz_dir: &Path) -> Result<Vec<String>> {
     Ok(String::from_utf8_lossy(&words.stdout).lines().map(str::to_owned).collect())
 }
 
-/// The ordinary compiler, told that it may use sanitizers.
+/// The ordinary compiler, told that it may use sanitizers. Its checks are those of the profile in
+/// `fuzz/Cargo.toml`, with `-O`.
 fn cargo_fuzz(fuzz_dir: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.arg("fuzz").args(words).current_dir(fuzz_dir).env("RUSTC_BOOTSTRAP", "1");
@@ -205,7 +206,7 @@ fn coverage(fuzz_dir: &Path, name: &str) -> Result<(u64, u64)> {
     let finds_dir = finds_dir(name)?;
     let finds = finds_dir.to_str().context("a path that is not UTF-8")?;
     let corpus = format!("corpus/{name}");
-    let merged = cargo_fuzz(fuzz_dir, &["coverage", name, finds, &corpus]).output()?;
+    let merged = cargo_fuzz(fuzz_dir, &["coverage", "-O", name, finds, &corpus]).output()?;
     let said = String::from_utf8_lossy(&merged.stderr);
     ensure!(merged.status.success(), "run `rustup component add llvm-tools`?\n{said}");
     let host = host()?;
