@@ -162,8 +162,8 @@ async fn visit(
             gateway.site.serve_plain(carrier, since).await;
             return Ok(None);
         }
-        First::Refused(alert) => {
-            site::refuse(&carrier, alert);
+        First::Refused(refusal) => {
+            site::refuse(&carrier, refusal);
             return Err(Ended::NoTls);
         }
     }

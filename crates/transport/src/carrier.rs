@@ -153,6 +153,14 @@ impl Carrier {
         }
     }
 
+    /// Closing it tells the other end that something was not read, as far as the transport can.
+    pub(crate) fn reset_when_closed(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.set_zero_linger(),
+            Self::Kcp(_) => Ok(()),
+        }
+    }
+
     /// So many unsent bytes, and [`Carrier::writable`] waits.
     pub(crate) fn set_unsent_max(&self, bytes: usize) -> io::Result<()> {
         match self {

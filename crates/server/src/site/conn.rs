@@ -51,6 +51,8 @@ pub(super) enum Ending {
     Close,
     /// The same, and what still comes is read for a while, lest the last answer be lost.
     Linger,
+    /// Said in TLS, then reset, for something was not read.
+    Reset,
     /// Without a word.
     Silent,
 }
@@ -165,6 +167,7 @@ impl Conn {
             return;
         }
         let said = match &mut self.stream {
+            Stream::Tls(_) if ending == Ending::Reset => return self.reset().await,
             Stream::Tls(stream) => {
                 let shutdown = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx));
                 timeout(SEND_TIME, shutdown).await.map_err(io::Error::from).flatten()
@@ -177,6 +180,12 @@ impl Conn {
                 Stream::Plain(carrier) => carrier,
             };
             linger(&carrier).await;
+        }
+    }
+
+    async fn reset(self) {
+        if let Stream::Tls(stream) = self.stream {
+            let _ = timeout(SEND_TIME, stream.reset()).await;
         }
     }
 

@@ -12,8 +12,26 @@ pub enum First {
     Tls,
     /// Something else; nginx takes it for plain HTTP.
     Plain,
-    /// No handshake. It ends with this alert, if with any.
-    Refused(Option<[u8; 7]>),
+    /// No handshake.
+    Refused(Refusal),
+}
+
+/// How a connection without a handshake ends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is said, if anything.
+    alert: Option<[u8; 7]>,
+    /// How many bytes OpenSSL would have read, at most.
+    read: usize,
+}
+
+/// How much has to come to know more.
+#[derive(Debug, PartialEq, Eq)]
+struct More {
+    /// So many bytes.
+    needed: usize,
+    /// Where the record ends, if its header is there: OpenSSL reads no further.
+    end: Option<usize>,
 }
 
 /// What OpenSSL reads at a time, in bytes.
@@ -22,13 +40,21 @@ const READ_MAX: usize = 16_704;
 const HEADER: usize = 5;
 /// The longest record that OpenSSL waits for, in bytes.
 const RECORD_MAX: usize = 16_704;
+/// The same with SSL 2, as lengths that are too short, and too long.
+const SSL2_HEADER: usize = 2;
+const SSL2_MIN: usize = 9;
+const SSL2_MAX: usize = RECORD_MAX + HEADER - SSL2_HEADER + 1;
 const UNEXPECTED_MESSAGE: u8 = 10;
 const RECORD_OVERFLOW: u8 = 22;
 const DECODE_ERROR: u8 = 50;
 
 /// What OpenSSL says before it closes.
 fn alert(description: u8) -> First {
-    First::Refused(Some([0x15, 3, 3, 0, 2, 2, description]))
+    refused(Some([0x15, 3, 3, 0, 2, 2, description]))
+}
+
+fn refused(alert: Option<[u8; 7]>) -> First {
+    First::Refused(Refusal { alert, read: READ_MAX })
 }
 
 /// Looks at the first bytes, and leaves them where they are.
@@ -38,12 +64,15 @@ fn alert(description: u8) -> First {
 pub async fn first_bytes(carrier: &Carrier) -> io::Result<First> {
     match carrier {
         Carrier::Tcp(tcp) => {
-            let mut needed = 1;
+            let mut more = More { needed: 1, end: None };
             loop {
-                let seen = peek(tcp, needed).await?;
-                match judge(&seen) {
-                    Ok(first) => return Ok(first),
-                    Err(more) => needed = more,
+                let seen = peek(tcp, more.needed).await?;
+                match (judge(&seen.bytes, seen.count), more.end) {
+                    (Ok(First::Refused(refusal)), Some(read)) => {
+                        return Ok(First::Refused(Refusal { read, ..refusal }));
+                    }
+                    (Ok(first), _) => return Ok(first),
+                    (Err(next), _) => more = next,
                 }
             }
         }
@@ -53,66 +82,93 @@ pub async fn first_bytes(carrier: &Carrier) -> io::Result<First> {
 }
 
 /// Says what OpenSSL says, and takes what it would have read, before the connection is closed.
-pub fn refuse(carrier: &Carrier, alert: Option<[u8; 7]>) {
-    let _ = carrier.try_read(&mut [0; READ_MAX]);
+pub fn refuse(carrier: &Carrier, refusal: Refusal) {
+    let _ = carrier.try_read(&mut vec![0; refusal.read]);
     // so few bytes always fit
-    let _ = alert.map(|alert| carrier.try_write(&alert));
+    let _ = refusal.alert.map(|alert| carrier.try_write(&alert));
 }
 
-/// What these bytes begin, or how many of them it takes to know.
-fn judge(mut seen: &[u8]) -> Result<First, usize> {
+/// What these bytes begin, of which there are `count`.
+fn judge(mut seen: &[u8], count: usize) -> Result<First, More> {
     let mut passed = 0;
     // an empty record says nothing
     while let [0x16, 3, _, 0, 0, rest @ ..] = seen {
         seen = rest;
         passed += HEADER;
     }
-    let Some(&first) = seen.first() else { return Err(passed + 1) };
+    let header_of = |length| More { needed: passed + length, end: None };
+    let Some(&first) = seen.first() else { return Err(header_of(1)) };
     if first != 0x16 && first & 0x80 == 0 {
         return Ok(if passed > 0 { alert(UNEXPECTED_MESSAGE) } else { First::Plain });
     }
-    let Some(header) = seen.first_chunk::<HEADER>() else { return Err(passed + HEADER) };
+    let Some(header) = seen.first_chunk::<HEADER>() else { return Err(header_of(HEADER)) };
     if first & 0x80 != 0 && header[2] == 1 {
-        // a hello of SSL 2
-        return Ok(alert(DECODE_ERROR));
+        return judge_ssl2(u16::from_be_bytes([first & 0x7f, header[1]]).into(), passed, count);
     }
     if header[1] != 3 {
-        return Ok(First::Refused(None));
+        return Ok(refused(None));
     }
     let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
     if length > RECORD_MAX {
         return Ok(alert(RECORD_OVERFLOW));
     }
+    let end = passed + HEADER + length;
+    let more = |needed| Err(More { needed, end: Some(end) });
     if first != 0x16 {
-        return Ok(alert(UNEXPECTED_MESSAGE));
+        // of the record's own version
+        let alert = [0x15, 3, header[2], 0, 2, 2, UNEXPECTED_MESSAGE];
+        return if count < end { more(end) } else { Ok(refused(Some(alert))) };
     }
-    let needed = passed + HEADER + length;
     match seen.get(HEADER) {
-        None => Err(passed + HEADER + 1),
+        None => more(passed + HEADER + 1),
         Some(1) => Ok(First::Tls),
         // the TLS library waits for all of it, too
-        Some(_) if needed > PEEK_MAX => Ok(First::Tls),
-        Some(_) if seen.len() < HEADER + length => Err(needed),
+        Some(_) if end > PEEK_MAX => Ok(First::Tls),
+        Some(_) if count < end => more(end),
         Some(_) => Ok(alert(UNEXPECTED_MESSAGE)),
+    }
+}
+
+/// A hello of SSL 2 of this length, behind so many bytes, of `count` that have come in all.
+fn judge_ssl2(length: usize, passed: usize, count: usize) -> Result<First, More> {
+    let end = passed + SSL2_HEADER + length;
+    match length {
+        ..SSL2_MIN => Ok(alert(DECODE_ERROR)),
+        SSL2_MAX.. => Ok(alert(RECORD_OVERFLOW)),
+        _ if count < end => Err(More { needed: end, end: Some(end) }),
+        _ => Ok(alert(DECODE_ERROR)),
     }
 }
 
 /// How much is looked at, at most, in bytes.
 const PEEK_MAX: usize = 1_024;
 
+/// What has come.
+struct Seen {
+    /// The first [`PEEK_MAX`] of them.
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+/// How many bytes have come.
+fn there(tcp: &TcpStream) -> io::Result<usize> {
+    Ok(usize::try_from(rustix::io::ioctl_fionread(tcp)?).unwrap_or(usize::MAX))
+}
+
 /// Waits until so many bytes are there, and looks at them.
-async fn peek(tcp: &TcpStream, needed: usize) -> io::Result<Vec<u8>> {
+async fn peek(tcp: &TcpStream, needed: usize) -> io::Result<Seen> {
     let mut space = [0; PEEK_MAX];
     loop {
         let is_over = tcp.ready(Interest::READABLE).await?.is_read_closed();
         let looked = tcp.try_io(Interest::READABLE, || {
             let flags = rustix::net::RecvFlags::PEEK;
             let (count, _) = rustix::net::recv(tcp, &mut space, flags)?;
+            let all = if count < PEEK_MAX { count } else { there(tcp)? };
             // too few: wait for the next ones to come
-            if count < needed { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+            if all < needed { Err(io::ErrorKind::WouldBlock.into()) } else { Ok((count, all)) }
         });
         match looked {
-            Ok(count) => return Ok(space[..count].to_vec()),
+            Ok((count, all)) => return Ok(Seen { bytes: space[..count].to_vec(), count: all }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_over => {}
             // the end of a connection is ready for ever
             Err(_) if is_over => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -127,24 +183,31 @@ mod tests {
 
     #[test]
     fn first_bytes_are_judged_as_by_openssl() {
+        let header = |needed| Err(More { needed, end: None });
+        let rest = |needed, end| Err(More { needed, end: Some(end) });
         for (bytes, expected) in [
             (&b"GET /"[..], Ok(First::Plain)),
             (b"\x00", Ok(First::Plain)),
             (b"\x15\x03\x03", Ok(First::Plain)),
-            (b"\x16", Err(5)),
-            (b"\x80", Err(5)),
-            (b"\x16\x03\x01\x02\x00", Err(6)),
+            (b"\x16", header(5)),
+            (b"\x80", header(5)),
+            (b"\x16\x03\x01\x02\x00", rest(6, 517)),
             (b"\x16\x03\x01\x02\x00\x01", Ok(First::Tls)),
-            (b"\x16\x05\x01\x02\x00", Ok(First::Refused(None))),
-            (b"\xff\xff\xff\xff\xff", Ok(First::Refused(None))),
+            (b"\x16\x05\x01\x02\x00", Ok(refused(None))),
+            (b"\xff\xff\xff\xff\xff", Ok(refused(None))),
             (b"\x16\x03\x03\x50\x01", Ok(alert(RECORD_OVERFLOW))),
-            (b"\x16\x03\x01\x00\x00", Err(6)),
-            (b"\x16\x03\x01\x00\x00\x16\x03\x01\x00\x00", Err(11)),
+            (b"\x90\x03\x0d\x00\x02a", rest(7, 7)),
+            (b"\x90\x03\x0d\x00\x02ab", Ok(refused(Some(*b"\x15\x03\x0d\0\x02\x02\x0a")))),
+            (b"\x16\x03\x01\x00\x00", header(6)),
+            (b"\x16\x03\x01\x00\x00\x16\x03\x01\x00\x00", header(11)),
             (b"\x16\x03\x01\x00\x05hello", Ok(alert(UNEXPECTED_MESSAGE))),
             (b"\x80\x02\x01\x03\x01", Ok(alert(DECODE_ERROR))),
-            (b"\x80\x2e\x01\x03\x01", Ok(alert(DECODE_ERROR))),
+            (b"\x80\x2e\x01\x03\x01", rest(48, 48)),
+            (b"\x80\x09\x01\x03\x01\0\0\0\0\0\0", Ok(alert(DECODE_ERROR))),
+            (b"\xc1\x43\x01\x03\x01", rest(16_709, 16_709)),
+            (b"\xc1\x44\x01\x03\x01", Ok(alert(RECORD_OVERFLOW))),
         ] {
-            assert_eq!(judge(bytes), expected, "{bytes:x?}");
+            assert_eq!(judge(bytes, bytes.len()), expected, "{bytes:x?}");
         }
     }
 

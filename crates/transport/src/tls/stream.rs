@@ -196,6 +196,14 @@ impl TlsStream {
         Ok(())
     }
 
+    /// Ends the connection as somebody does who has left unread what the other end sent: says so, then
+    /// resets it.
+    pub async fn reset(mut self) -> io::Result<()> {
+        self.tls.send_close_notify();
+        poll_fn(|cx| self.poll_outgoing(cx)).await?;
+        self.carrier.reset_when_closed()
+    }
+
     /// Gives the TLS library one whole record; `false` at the end of the connection.
     fn poll_one_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, TlsError>> {
         loop {

@@ -133,6 +133,8 @@ pub(crate) fn in_http1() -> Vec<(String, Vec<u8>)> {
         ),
         ("no chunks", post("Transfer-Encoding: chunked\r\n", "zz\r\n")),
         ("long line", request(&format!("GET /{}", long(9_000)), "")),
+        ("long line and more", request(&format!("GET /{}", long(17_000)), "")),
+        ("long line and much more", request(&format!("GET /{}", long(30_000)), "")),
         ("line almost too long", request(&format!("GET /{}", long(8_100)), "")),
         ("long field", get(&format!("X: {}\r\n", long(9_000)))),
         ("fields that fit", many(7)),
@@ -205,6 +207,7 @@ pub(crate) fn in_http2() -> Vec<(&'static str, Vec<u8>)> {
         ("second host", ask(&[("host", "b")])),
         ("second path", ask(&[(":path", "/")])),
         ("unknown pseudo field", ask(&[(":foo", "b")])),
+        ("nothing behind a wrong field", block(b"\x82\x00\x04:foo\x01a\x00\x00\x01a")),
         ("no path", block(b"\x82\x87")),
         ("no authority", block(b"\x82\x87\x84")),
         ("wrong index", block(b"\xff\xff\x01")),
@@ -226,6 +229,38 @@ pub(crate) fn in_http2() -> Vec<(&'static str, Vec<u8>)> {
         ("data, empty padding", one(0, 8, 1, b"")),
         ("ping", one(6, 0, 0, b"12345678")),
         ("short ping", one(6, 0, 0, b"1234567")),
+        (
+            "answer that waits, then an error",
+            http2(&[frame(4, 0, 0, b"\0\x04\0\0\0\x0a"), get(&[]), frame(6, 0, 1, b"12345678")]),
+        ),
+        (
+            "refusal that waits, then an error",
+            http2(&[
+                frame(4, 0, 0, b"\0\x04\0\0\0\x0a"),
+                frame(1, 5, 1, b"\x82\x87"),
+                frame(6, 0, 1, b"12345678"),
+            ]),
+        ),
+        (
+            "refusal that waits, then an error in its block",
+            http2(&[frame(4, 0, 0, b"\0\x04\0\0\0\x0a"), frame(1, 5, 1, b"\x82\x87\x84\x84\x80")]),
+        ),
+        (
+            "not found that waits, then an error",
+            http2(&[
+                frame(4, 0, 0, b"\0\x04\0\0\0\x0a"),
+                headers(1, 5, "/nothing", &[]),
+                frame(6, 0, 1, b"12345678"),
+            ]),
+        ),
+        (
+            "body that waits, then an error",
+            http2(&[
+                frame(4, 0, 0, b"\0\x04\0\0\0\x0a"),
+                by_method("POST", 4, &[]),
+                frame(6, 0, 1, b"12345678"),
+            ]),
+        ),
         ("ping on a stream", one(6, 0, 1, b"12345678")),
         ("reset on stream 0", one(3, 0, 0, b"\0\0\0\0")),
         ("reset of nothing", one(3, 0, 5, b"\0\0\0\0")),
@@ -268,6 +303,7 @@ pub(crate) fn in_plain() -> Vec<(&'static str, Vec<u8>)> {
         ("TLS alert", b"\x15\x03\x03\0\x02\x02\x28".to_vec()),
         ("no version of TLS", b"\x16\x05\x01\0\x05hello".to_vec()),
         ("no hello", b"\x16\x03\x01\0\x05hello".to_vec()),
+        ("no hello, twice", b"\x16\x03\x01\0\x05hello".repeat(2)),
         ("an empty record", b"\x16\x03\x01\0\0".to_vec()),
         ("a long record", [b"\x16\x03\x03\x40\x01".to_vec(), vec![b'a'; 1_000]].concat()),
         ("a short SSL 2", b"\x80\x02\x01\x03\x01".to_vec()),

@@ -75,7 +75,7 @@ impl Line {
         }
         self.length += 1;
         let next = match self.at {
-            At::Start | At::Method => self.method(byte),
+            At::Start | At::Method => self.method(byte, request),
             At::BeforeUri => self.before_uri(byte),
             At::Scheme | At::SchemeSlash | At::SchemeSlashSlash => self.scheme(byte),
             At::HostStart | At::Host | At::HostEnd | At::HostLiteral | At::Port => self.host(byte),
@@ -97,9 +97,13 @@ impl Line {
         }
     }
 
-    fn method(&mut self, byte: u8) -> Option<At> {
+    fn method(&mut self, byte: u8, request: &mut Request) -> Option<At> {
         match byte {
-            b' ' if self.at == At::Method => Some(At::BeforeUri),
+            b' ' if self.at == At::Method => {
+                // already known if the rest is refused
+                request.method = std::mem::take(&mut self.method);
+                Some(At::BeforeUri)
+            }
             b'A'..=b'Z' | b'_' | b'-' => {
                 self.method.push(byte);
                 Some(At::Method)
@@ -212,7 +216,6 @@ impl Line {
     }
 
     fn done(&mut self, request: &mut Request) -> Step {
-        request.method = std::mem::take(&mut self.method);
         request.version = match (self.major, self.minor) {
             (0, _) => Version::Http09,
             (_, 0) => Version::Http10,

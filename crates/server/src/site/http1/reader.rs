@@ -10,9 +10,9 @@ use crate::site::{
 };
 
 /// The first buffer of nginx's, in bytes.
-const FIRST: usize = 1_024;
+pub(super) const FIRST: usize = 1_024;
 /// Each further one (`large_client_header_buffers 4 8k`).
-const LARGE: usize = 8 * 1_024;
+pub(super) const LARGE: usize = 8 * 1_024;
 const LARGE_MAX: usize = 4;
 
 /// What a byte led to.

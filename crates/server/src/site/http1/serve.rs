@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     chunks::{Invalid, Rest},
-    reader::{Reader, Step},
+    reader::{FIRST, LARGE, Reader, Step},
 };
 use crate::site::{
     BODY_KEPT_MAX, HEADER_TIME, KEEP_TIME, REQUESTS_MAX, TIME_MAX,
@@ -20,6 +20,16 @@ use crate::site::{
 /// How long a visitor may take with the next piece of a body that nobody reads, and with all of it.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What OpenSSL reads from a connection at once, in bytes.
+const OPENSSL_READ: usize = 16_704;
+/// The most that a TLS record holds, and what it adds to that, in bytes.
+const TLS_RECORD: usize = 16_384;
+const TLS_RECORD_EXTRA: usize = 22;
+/// Behind a line that is too long, this much is as good as more, in bytes.
+const LONG_LINE_MAX: usize = 2 * OPENSSL_READ;
+/// What nginx reads into its second buffer for a head.
+const SECOND: usize = LARGE - FIRST;
 
 /// Serves a connection that was accepted at `since` until it is to be ended.
 pub(in crate::site) async fn serve(
@@ -109,6 +119,9 @@ impl Visit {
             {
                 return Ok(Some(ending));
             }
+            if status == 414 && !self.is_plain {
+                return Ok(Some(after_long_line(conn).await));
+            }
             let is_long = matches!(status, 414 | HEADER_TOO_LARGE);
             let lingers = is_long || taken.is_err() || has_more(conn).await?;
             return Ok(Some(if lingers { Ending::Linger } else { Ending::Close }));
@@ -151,6 +164,19 @@ impl Visit {
 /// Whether the visitor has sent more than was answered.
 async fn has_more(conn: &mut Conn) -> Result<bool, Stop> {
     Ok(!conn.input.is_empty() || conn.try_read().await.unwrap_or_default())
+}
+
+/// How a connection in TLS ends behind a line that is too long: nginx has read what OpenSSL reads at
+/// once, and knows of the rest only if it is more than a buffer's.
+async fn after_long_line(conn: &mut Conn) -> Ending {
+    while conn.input.len() < LONG_LINE_MAX && conn.try_read().await.unwrap_or_default() {}
+    let sent = LARGE + conn.input.len();
+    let sealed = sent + TLS_RECORD_EXTRA * sent.div_ceil(TLS_RECORD);
+    match sealed.saturating_sub(OPENSSL_READ) {
+        0 => Ending::Close,
+        1..SECOND => Ending::Reset,
+        _ => Ending::Linger,
+    }
 }
 
 fn expects_more(request: &Request) -> bool {

@@ -83,7 +83,8 @@ impl Head {
         self.block.extend_from_slice(piece);
         let mut at = 0;
         while at < self.block.len() {
-            let Some((item, length)) = decoder.next(&self.block[at..], is_whole)? else { break };
+            let next = decoder.next(&self.block[at..], is_whole, self.is_void)?;
+            let Some((item, length)) = next else { break };
             at += length;
             let Item::Field(field) = item else { continue };
             let size = field.0.len() + field.1.len();

@@ -110,6 +110,9 @@ pub(in crate::site) async fn serve(
                 session.go_away(code);
             }
             session.flush().await?;
+            if !session.is_idle() {
+                return Ok(Ending::Silent);
+            }
         }
         Err(Broken::Stop(Stop::Closed)) => return Ok(Ending::Silent),
         Err(Broken::Stop(stop)) => return Err(stop),
@@ -150,7 +153,7 @@ impl<'a> Session<'a> {
             while self.conn.try_read().await? {
                 self.take_input().await?;
             }
-            let is_idle = self.streams.is_empty() && self.incoming.is_empty();
+            let is_idle = self.is_idle();
             if is_idle || self.is_urgent {
                 self.flush().await?;
             }
@@ -173,6 +176,11 @@ impl<'a> Session<'a> {
                 Err(stop) => return Err(stop.into()),
             }
         }
+    }
+
+    /// Whether no request is under way.
+    fn is_idle(&self) -> bool {
+        self.streams.is_empty() && self.incoming.is_empty()
     }
 
     async fn take_input(&mut self) -> Result<(), Broken> {

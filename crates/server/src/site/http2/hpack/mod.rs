@@ -41,13 +41,16 @@ impl Decoder {
     }
 
     /// The first item of a block and its length; `None` if more of the block has to come.
-    /// `is_whole`: nothing more comes.
+    /// `is_whole`: nothing more comes. `is_void`: nobody wants the fields, and what does not change the
+    /// table is passed over unjudged, as by nginx.
     pub(super) fn next(
         &mut self,
         block: &[u8],
         is_whole: bool,
+        is_void: bool,
     ) -> Result<Option<(Item, usize)>, Code> {
-        let mut reader = Reader { rest: block };
+        let is_passed = is_void && block.first().is_some_and(|first| first & 0x40 == 0);
+        let mut reader = Reader { rest: block, is_passed };
         match self.item(&mut reader) {
             Ok(item) => Ok(Some((item, block.len() - reader.rest.len()))),
             Err(Cut::Short) if is_whole => Err(FRAME_SIZE_ERROR),
@@ -76,7 +79,7 @@ impl Decoder {
             0 => reader.string()?,
             _ => self.table.field(number).ok_or(wrong)?.0,
         };
-        if name.is_empty() {
+        if name.is_empty() && !reader.is_passed {
             return Err(Cut::Wrong(PROTOCOL_ERROR));
         }
         let field = (name, reader.string()?);
@@ -89,6 +92,8 @@ impl Decoder {
 
 struct Reader<'a> {
     rest: &'a [u8],
+    /// Strings are passed over, not decoded.
+    is_passed: bool,
 }
 
 impl Reader<'_> {
@@ -120,7 +125,7 @@ impl Reader<'_> {
         }
         let (string, rest) = self.rest.split_at_checked(length).ok_or(Cut::Short)?;
         self.rest = rest;
-        match is_coded {
+        match is_coded && !self.is_passed {
             true => huffman::decode(string).ok_or(Cut::Wrong(COMPRESSION_ERROR)),
             false => Ok(string.to_vec()),
         }
@@ -190,7 +195,7 @@ mod tests {
         let second = b"\x82\x86\x84\xbe\x58\x86\xa8\xeb\x10\x64\x9c\xbf";
         let mut items = Vec::new();
         for mut block in [&first[..], second] {
-            while let Some((item, length)) = decoder.next(block, block.len() > 99).unwrap() {
+            while let Some((item, length)) = decoder.next(block, block.len() > 99, false).unwrap() {
                 items.push(item);
                 block = &block[length..];
             }
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_waits_and_what_is_wrong_has_nginx_s_code() {
-        let read = |block: &[u8], is_whole| Decoder::new().next(block, is_whole);
+        let read = |block: &[u8], is_whole| Decoder::new().next(block, is_whole, false);
         for block in [&b""[..], b"\x41", b"\x41\x8c\xf1", b"\x00\x01a", b"\xff"] {
             assert_eq!(read(block, false), Ok(None), "{block:x?}");
             assert_eq!(read(block, true), Err(FRAME_SIZE_ERROR), "{block:x?}");
@@ -222,13 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_wants_is_judged_only_if_it_changes_the_table() {
+        let read = |block: &[u8]| Decoder::new().next(block, false, true);
+        assert_eq!(read(b"\x00\x00\x01a"), Ok(Some((field("", "a"), 4))));
+        assert!(read(b"\x00\x81\x1c\x81\xff").is_ok(), "not decoded");
+        assert_eq!(read(b"\x40\x00\x01a"), Err(PROTOCOL_ERROR));
+        assert_eq!(read(b"\x00\x7f\xff\x7f"), Err(ENHANCE_YOUR_CALM));
+    }
+
+    #[test]
     fn what_is_written_is_read() {
         let mut block = Vec::new();
         write_known(&mut block, 31, b"text/html");
         write_known_raw(&mut block, 28, "150");
         write(&mut block, "X-Long", &[b'~'; 300]);
         let (mut decoder, mut rest, mut items) = (Decoder::new(), &block[..], Vec::new());
-        while let Some((item, length)) = decoder.next(rest, false).unwrap() {
+        while let Some((item, length)) = decoder.next(rest, false, false).unwrap() {
             items.push(item);
             rest = &rest[length..];
         }
@@ -244,7 +258,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(block: Vec<u8>, is_whole: bool) {
-            let _ = Decoder::new().next(&block, is_whole);
+            let _ = Decoder::new().next(&block, is_whole, false);
         }
     }
 }
