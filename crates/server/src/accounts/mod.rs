@@ -254,10 +254,12 @@ impl Accounts {
         let enrol_hash: [u8; 32] = Sha256::digest(secret).into();
         // Who has a right secret is never kept waiting by others at the same address.
         let mut db = self.inner.store.connection().await?;
-        if invitation_rows::by_hash(&mut db, &enrol_hash).await?.is_none() {
+        let invitation = invitation_rows::by_hash(&mut db, &enrol_hash).await?;
+        let shown = invitation.ok_or(Refusal::Rejected);
+        if let Err(refusal) = shown.and_then(|shown| admits(&shown, device_key, now)) {
             let counted = self.inner.tries.wrong(origin::network(from), now);
             counted.map_err(|retry_after| Refusal::Busy { retry_after })?;
-            return Err(Refusal::Rejected.into());
+            return Err(refusal.into());
         }
         drop(db);
         let first_password = match prehash {

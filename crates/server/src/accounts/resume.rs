@@ -90,9 +90,14 @@ impl Accounts {
         // Guesses do not get so far as to take the write lock, and who has the right token and key
         // is never kept waiting by others at the same address.
         let shown = self.look_up(&hash, foreseen).await?;
-        if !shown.is_some_and(|shown| is_signed_by(&shown.device_key)) {
+        let shown = shown.filter(|shown| is_signed_by(&shown.device_key));
+        let is_good =
+            |shown: &Shown| !shown.retired && !shown.closed && shown.expires > seconds(now);
+        if !shown.as_ref().is_some_and(is_good) {
             let counted = self.inner.tries.wrong(origin::network(from), now);
             counted.map_err(|retry_after| Refusal::Busy { retry_after })?;
+        }
+        if shown.is_none() {
             return Err(Refusal::Rejected.into());
         }
 

@@ -77,6 +77,21 @@ async fn a_wrong_enrolment_secret_counts_against_its_address() {
     assert!(refusals.iter().all(|refusal| *refusal == Refusal::Rejected));
 }
 
+/// Somebody who has an old one shall not keep the database busy.
+#[tokio::test]
+async fn an_invitation_that_was_used_counts_like_a_wrong_one() {
+    let fixture = Fixture::new().await;
+    let invited = fixture.invite("ada").await;
+    fixture.enrol(&invited, 1, NOW).await.unwrap();
+    let mut last = None;
+    for _ in 0..=attempts::PER_ADDRESS {
+        let refusal = refusal(fixture.enrol(&invited, 2, NOW).await);
+        assert!(last.replace(refusal).is_none_or(|before| before == Refusal::Used));
+    }
+    assert!(matches!(last, Some(Refusal::Busy { .. })));
+    fixture.enrol(&invited, 1, NOW).await.unwrap();
+}
+
 /// A3: how long a refusal takes tells nothing about who exists.
 #[tokio::test]
 async fn every_failed_log_in_takes_the_same_time() {

@@ -195,6 +195,19 @@ async fn guesses_are_bounded_and_reconnecting_every_second_is_not() {
 }
 
 #[tokio::test]
+async fn a_token_of_a_session_that_is_over_counts_like_a_wrong_one() {
+    let fixture = Fixture::new().await;
+    let grant = fixture.ada().await;
+    fixture.accounts.remove_device(grant.device_id, NOW).await.unwrap();
+    let mut waits = 0;
+    for _ in 0..1_000 {
+        let refusal = refusal(fixture.resume(&grant.token).await);
+        waits += u32::from(matches!(refusal, Refusal::Busy { .. }));
+    }
+    assert!(waits >= 900, "{waits}");
+}
+
+#[tokio::test]
 async fn an_address_of_another_network_is_replaced_at_a_resume_too() {
     let fixture = Fixture::new().await;
     let grant = fixture.ada().await;
