@@ -21,6 +21,7 @@ use sha2::Sha256;
 
 const DOOR: [u8; 32] = [7; 32];
 const NUMBER: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+const SECRET: [u8; 32] = [9; 32];
 const NOW_S: u32 = 1_700_000_000;
 /// More datagrams than this never leave at once.
 const BURST_MAX: usize = 20_000;
@@ -50,7 +51,7 @@ fn stranger(data: &[u8]) {
         assert!(data.len() < OVERHEAD);
         return;
     };
-    let begun = Conversation::gateway(now, &door, &head, address(9), &mut data.to_vec());
+    let begun = Conversation::gateway(now, &door, &head, address(9), &mut data.to_vec(), SECRET);
     assert!(begun.is_none(), "a stranger has begun a conversation");
     let mut client = Conversation::client(now, &door, head.conversation, address(1));
     assert!(client.handle(now, address(1), &head, &mut data.to_vec()).is_none());
@@ -69,7 +70,7 @@ fn insider(to_gateway: bool, data: &[u8]) {
     let mut end = if to_gateway {
         let mut first = seal(&segment(81, 0, [0, 0, 0], b"hello"));
         let head = door.head(&first).expect("a head");
-        let begun = Conversation::gateway(now, &door, &head, peer, &mut first);
+        let begun = Conversation::gateway(now, &door, &head, peer, &mut first, SECRET);
         let (end, time_s) = begun.expect("it is as it has to be");
         assert!(Register::new(0).admits(now, NOW_S, &head, time_s));
         end
@@ -175,7 +176,7 @@ fn meddling(data: &[u8]) {
             } else if let Some(gateway) = &mut gateway {
                 let _ = gateway.handle(now, here, &head, &mut datagram);
             } else if head.conversation == NUMBER {
-                let begun = Conversation::gateway(now, &door, &head, here, &mut datagram);
+                let begun = Conversation::gateway(now, &door, &head, here, &mut datagram, SECRET);
                 gateway = begun.map(|(mut gateway, _)| {
                     gateway.admit();
                     gateway

@@ -130,6 +130,16 @@ impl Control {
         self.ceiling.map_or(window, |ceiling| window.min(ceiling)).max(WINDOW_MIN)
     }
 
+    /// Whether the path would take more than twice of what is in flight.
+    pub(super) fn has_spare(&self, in_flight: f64) -> bool {
+        let part = match self.mode {
+            Mode::Startup => 0.5,
+            Mode::Cruise { .. } => 0.25,
+            Mode::Drain { .. } | Mode::Look { .. } => return false,
+        };
+        in_flight <= part * self.window()
+    }
+
     /// Segments that may leave at once.
     pub(super) fn burst(&self) -> f64 {
         self.rate().map_or(WINDOW_FIRST, |rate| (rate * BURST.as_secs_f64()).max(2.0))

@@ -15,6 +15,8 @@ pub struct Conversation {
     window: Window,
     path: Path,
     stream: Stream,
+    /// The present address gets nothing more until something comes from there.
+    refused: bool,
     /// Something authentic has come.
     heard: bool,
 }
@@ -41,15 +43,17 @@ impl Conversation {
     }
 
     /// A gateway's, which begins with a datagram with this head, from there. Returns the datagram's
-    /// time if it is authentic; [`super::Register`] decides whether the conversation begins.
+    /// time if it is authentic; [`super::Register`] decides whether the conversation begins. `secret`:
+    /// random bytes, by which the client's addresses are tried.
     pub fn gateway(
         now: Instant,
         door: &Door,
         head: &Head,
         client: SocketAddr,
         datagram: &mut [u8],
+        secret: [u8; 32],
     ) -> Option<(Self, u32)> {
-        let path = Path::following(now, client);
+        let path = Path::following(now, client, secret);
         let direction = Direction::ServerToClient;
         let mut conversation = Self::new(now, door, head.conversation, direction, path);
         let time_s = conversation.handle(now, client, head, datagram)?;
@@ -65,6 +69,7 @@ impl Conversation {
             window: Window::default(),
             path,
             stream: Stream::new(now, in_kcp),
+            refused: false,
             heard: false,
         }
     }
@@ -95,11 +100,7 @@ impl Conversation {
         self.window.mark(head.counter);
         self.path.on_datagram(now, from, bytes, newest);
         self.heard = true;
-        let heard = self.stream.handle(now, kcp);
-        if let Some(sent_at) = heard.acknowledged {
-            self.path.on_acknowledged(from, sent_at);
-        }
-        if let Some(number) = heard.answer {
+        for number in self.stream.handle(now, kcp) {
             self.path.on_answer(from, number);
         }
         Some(time_s)
@@ -107,9 +108,11 @@ impl Conversation {
 
     /// Decides what is to be sent.
     pub fn poll(&mut self, now: Instant) {
-        self.path.handle_timeout(now);
-        if let Some(number) = self.path.challenge(now) {
-            self.stream.challenge(number);
+        let length = self.stream.path_length();
+        self.refused = false;
+        self.path.handle_timeout(now, length);
+        if let Some(challenge) = self.path.challenge(now, length) {
+            self.stream.challenge(challenge);
         }
         self.stream.poll(now);
     }
@@ -121,7 +124,7 @@ impl Conversation {
         time_s: u32,
         room: impl FnOnce(usize) -> Option<&'a mut [u8]>,
     ) -> Transmit {
-        let Self { wrap, direction, counter, path, stream, .. } = self;
+        let Self { wrap, direction, counter, path, stream, refused, .. } = self;
         let mut outcome = Transmit::Nothing;
         stream.transmit(|kcp| {
             let len = kcp.len() + OVERHEAD;
@@ -130,6 +133,7 @@ impl Conversation {
             if !path.admits(len) {
                 // as if it were lost on the way, but what comes from there makes room
                 outcome = Transmit::Nothing;
+                *refused = true;
                 return false;
             }
             datagram[wrap::PREFIX_LEN..][..kcp.len()].copy_from_slice(kcp);
@@ -144,7 +148,10 @@ impl Conversation {
 
     /// When [`Conversation::poll`] has something to do, if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.path.poll_timeout(), self.stream.poll_timeout()].into_iter().flatten().min()
+        // what waits for an address that has to show itself first is not moved by time
+        let stream = if self.refused { None } else { self.stream.poll_timeout() };
+        let path = self.path.poll_timeout(self.stream.path_length());
+        [path, stream].into_iter().flatten().min()
     }
 
     /// Where datagrams go.

@@ -1,6 +1,6 @@
 //! What KCP bytes from the other end have to look like before the library sees them.
 
-use super::SEGMENT_HEADER;
+use super::{DATAGRAM_MAX, OVERHEAD, SEGMENT_HEADER};
 
 pub(super) const PUSH: u8 = 81;
 pub(super) const ACK: u8 = 82;
@@ -23,13 +23,16 @@ pub(super) struct Segment {
     pub(super) len: usize,
 }
 
-/// The segments of a datagram; `None` if it is not made of whole segments of this conversation.
-/// KCP's fragments of messages do not exist in a stream.
+/// The segments of a datagram; `None` if it is not made of whole segments of this conversation, or is
+/// longer than any that is sent. KCP's fragments of messages do not exist in a stream.
 pub(super) fn segments(conversation: u32, kcp: &[u8]) -> Option<impl Iterator<Item = Segment>> {
     let all = Segments { conversation, rest: kcp };
     let mut end = all;
-    end.by_ref().for_each(drop);
-    (end.rest.is_empty() && !kcp.is_empty()).then_some(all)
+    let fits = !kcp.is_empty() && kcp.len() <= DATAGRAM_MAX - OVERHEAD;
+    if fits {
+        end.by_ref().for_each(drop);
+    }
+    (fits && end.rest.is_empty()).then_some(all)
 }
 
 /// A segment without data.
@@ -84,6 +87,7 @@ impl Iterator for Segments<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kcp::SEGMENT_MAX;
 
     const CONVERSATION: u32 = 0x0102_0304;
 
@@ -91,7 +95,7 @@ mod tests {
         let segment =
             Segment { command: PUSH, window: 9, time: 7, number: 3, unacknowledged: 2, len: 0 };
         let mut bytes = encode(CONVERSATION, &segment).to_vec();
-        bytes[20] = data.len() as u8;
+        bytes[20..24].copy_from_slice(&(data.len() as u32).to_le_bytes());
         bytes.extend_from_slice(data);
         bytes
     }
@@ -112,6 +116,8 @@ mod tests {
             assert_eq!(count(&one[..length]), None, "{length} bytes");
         }
         assert_eq!(count(&[&one[..], b"x"].concat()), None);
+        assert_eq!(count(&push(&[0; SEGMENT_MAX])), Some(1));
+        assert_eq!(count(&push(&[0; SEGMENT_MAX + 1])), None, "longer than any that is sent");
         for (at, wrong) in [(0, 5), (4, 80), (4, 85), (4, ACK), (5, 1), (20, 5), (23, 0x80)] {
             let mut changed = one.clone();
             changed[at] = wrong;

@@ -12,12 +12,14 @@
 //!
 //! Everything that is not valid is dropped: no error, no answer, no state.
 
+mod arrivals;
 mod control;
 mod conversation;
 mod gate;
 mod outbox;
 mod path;
 mod register;
+mod repeats;
 mod samples;
 mod stream;
 mod wrap;

@@ -4,8 +4,11 @@
 //! new or again, leaves at the pace of [`Control`].
 
 mod sending;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     time::{Duration, Instant},
 };
@@ -13,16 +16,18 @@ use std::{
 use kcp::Kcp;
 
 use super::{
-    DATAGRAM_MAX, OVERHEAD,
+    DATAGRAM_MAX, OVERHEAD, SEGMENT_HEADER,
+    arrivals::{Arrival, Arrivals},
     control::Control,
-    gate::{self, ACK, ASK_WINDOW, PUSH, Segment},
+    gate::{self, ACK, ASK_WINDOW, PUSH, Segment, TELL_WINDOW},
     outbox::Outbox,
+    repeats::Repeats,
     samples::Samples,
 };
 
 /// Segments that are received ahead of what was read, from somebody who has logged in: a path of
 /// 300 Mbit/s and 200 ms, while something lost on it is sent again.
-const WINDOW: u16 = 8_192;
+const WINDOW: u16 = super::arrivals::WINDOW;
 /// The same from others: some 32 KiB.
 const WINDOW_STRANGER: u16 = 26;
 /// Bytes that wait for the path at most, to begin with.
@@ -46,6 +51,7 @@ pub(super) struct Stream {
     start: Instant,
     control: Control,
     samples: Samples,
+    repeats: Repeats,
     /// What the library has not been given.
     unsent: VecDeque<u8>,
     unsent_max: usize,
@@ -57,6 +63,9 @@ pub(super) struct Stream {
     flushed_at: Instant,
     /// The segment that is read next, and what was left of the last one.
     next_read: u32,
+    arrivals: Arrivals,
+    /// Segments with data since the last flush, each of which the library owes an acknowledgement.
+    arrived: u32,
     rest: Vec<u8>,
     window: u16,
     /// The number before which the other end has received everything.
@@ -70,19 +79,12 @@ pub(super) struct Stream {
 }
 
 /// What a datagram has told.
-#[derive(Debug, Default)]
-pub(super) struct Heard {
-    /// When the last of what it acknowledges was sent.
-    pub(super) acknowledged: Option<Instant>,
-    /// The number of a challenge that it answers.
-    pub(super) answer: Option<u32>,
-}
-
-/// The same, with milliseconds of this end's clock.
 #[derive(Default)]
 struct Said {
+    /// When the last of what it acknowledges was sent, in milliseconds of this end's clock.
     acknowledged: Option<u64>,
-    answer: Option<u32>,
+    /// The numbers of challenges that it answers.
+    answers: Vec<u32>,
 }
 
 /// How far this end has come with ending.
@@ -115,6 +117,7 @@ impl Stream {
             start: now,
             control: Control::new(now),
             samples: Samples::new(now),
+            repeats: Repeats::new(now),
             unsent: VecDeque::new(),
             unsent_max: UNSENT_FIRST,
             tokens: super::control::WINDOW_FIRST,
@@ -122,6 +125,8 @@ impl Stream {
             waits: false,
             flushed_at: now,
             next_read: 0,
+            arrivals: Arrivals::new(),
+            arrived: 0,
             rest: Vec::new(),
             window: WINDOW_STRANGER,
             unacknowledged: 0,
@@ -189,6 +194,7 @@ impl Stream {
             if read.is_err() {
                 break;
             }
+            self.arrivals.on_read(self.next_read);
             self.next_read = self.next_read.wrapping_add(1);
         }
         // who was told of no room is told of some in good time
@@ -208,14 +214,20 @@ impl Stream {
         matches!(self.end, End::Said(times, _) if times >= ENDS || self.ended)
     }
 
-    /// Takes what came in an authentic datagram.
-    pub(super) fn handle(&mut self, now: Instant, kcp: &[u8]) -> Heard {
+    /// The shortest time that something and its acknowledgement have taken of late.
+    pub(super) fn path_length(&self) -> Option<Duration> {
+        self.control.length()
+    }
+
+    /// Takes what came in an authentic datagram. Returns the numbers of challenges that it answers.
+    pub(super) fn handle(&mut self, now: Instant, kcp: &[u8]) -> Vec<u32> {
         self.ended |= kcp.is_empty();
-        let Some(said) = self.look_at(now, kcp) else { return Heard::default() };
+        let Some(said) = self.look_at(now, kcp) else { return Vec::new() };
         self.update(now);
         let before = self.kcp.wait_snd();
+        let sifted = self.sift(kcp);
         // checked above
-        let _ = self.kcp.input(kcp);
+        let _ = self.kcp.input(&sifted);
         let in_flight = self.kcp.wait_snd();
         let acknowledged = before.saturating_sub(in_flight) as u64;
         if let Some(newest) = said.acknowledged
@@ -224,8 +236,7 @@ impl Stream {
             let delivered = self.samples.delivered();
             self.control.on_acknowledged(now, &sample, delivered, in_flight as u64);
         }
-        let sent_at = |ms| self.start + Duration::from_millis(ms);
-        Heard { acknowledged: said.acknowledged.map(sent_at), answer: said.answer }
+        said.answers
     }
 
     /// What the segments of a datagram say; `None` if it is not to be taken.
@@ -233,6 +244,7 @@ impl Stream {
         let ms = self.ms(now);
         let mut said = Said::default();
         let mut owes = false;
+        let mut arrived = self.arrived;
         for segment in gate::segments(self.conversation, kcp)? {
             self.unacknowledged = segment.unacknowledged;
             match segment.command {
@@ -242,6 +254,7 @@ impl Stream {
                         return None;
                     }
                     owes = true;
+                    arrived += 1;
                 }
                 ACK => {
                     let ago = u64::from((ms as u32).wrapping_sub(segment.time));
@@ -249,11 +262,45 @@ impl Stream {
                 }
                 ASK_WINDOW if segment.number != 0 => self.answer(&segment),
                 ASK_WINDOW => owes = true,
-                _ => said.answer = (segment.number != 0).then_some(segment.number),
+                _ if segment.number != 0 => said.answers.push(segment.number),
+                _ => {}
             }
         }
+        if owes && arrived > u32::from(self.window) {
+            // before they are acknowledged there is no room for more
+            return None;
+        }
+        self.arrived = arrived;
         self.owes |= owes;
         Some(said)
+    }
+
+    /// What of this the library gets: no segment a second time, and not too many at once that belong
+    /// far before others. What it does not get only tells of the window and of what has arrived.
+    fn sift<'a>(&mut self, kcp: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut sifted = Cow::Borrowed(kcp);
+        let (mut from, mut to, mut work) = (0, 0, 0);
+        for segment in gate::segments(self.conversation, kcp).into_iter().flatten() {
+            let next = from + SEGMENT_HEADER + segment.len;
+            let arrival = match segment.command {
+                PUSH => self.arrivals.take(self.next_read, &segment, &mut work),
+                _ => Arrival::New,
+            };
+            if arrival == Arrival::New {
+                if let Cow::Owned(sifted) = &mut sifted {
+                    sifted.extend_from_slice(&kcp[from..next]);
+                }
+                to += next - from;
+            } else {
+                let tell = Segment { command: TELL_WINDOW, len: 0, ..segment };
+                let sifted = sifted.to_mut();
+                sifted.truncate(to);
+                sifted.extend_from_slice(&gate::encode(self.conversation, &tell));
+                to = sifted.len();
+            }
+            from = next;
+        }
+        sifted
     }
 
     /// Milliseconds of this end's clock, which begins with the stream.
@@ -279,6 +326,7 @@ impl Stream {
         if counts.new + counts.again > 0 {
             self.samples.on_sent(now, self.ms(now), in_flight as u64);
             self.control.on_sent(counts);
+            self.repeats.on_sent(now, counts);
         }
     }
 }

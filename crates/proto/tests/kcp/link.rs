@@ -122,7 +122,8 @@ pub(crate) fn begin(
     from: SocketAddr,
     datagram: &mut [u8],
 ) -> Conversation {
-    let (gateway, time_s) = Conversation::gateway(now, door, head, from, datagram).unwrap();
+    let (gateway, time_s) =
+        Conversation::gateway(now, door, head, from, datagram, [9; 32]).unwrap();
     assert_eq!(time_s, NOW_S);
     gateway
 }

@@ -5,7 +5,10 @@
 
 mod link;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use link::{Link, NOW_S, Pair, client_address, datagrams, door, gateway_address, run};
 
@@ -48,6 +51,37 @@ fn fast_slow_lossy_and_long_paths_are_used() {
         let share = shares(&mut pairs, [&mut down, &mut up], &mut now, [5, 10])[0];
         assert!(share > least, "{mbit} Mbit/s, {rtt} ms, {loss} lost: {share:.2}");
     }
+}
+
+/// 1.2 Mbit/s on a path of 20: a loss costs no round trip, and those who pay by the byte not the double.
+#[test]
+fn a_little_on_a_lossy_path_arrives_in_time_most_of_the_time() {
+    let mut now = Instant::now();
+    let mut pairs = [Pair::new(now, 0)];
+    let mut down = Link::new(now, 20.0, 100, 0.03, queue(20.0, 100));
+    let mut up = Link::new(now, 20.0, 100, 0.03, queue(20.0, 100));
+    // until the path is known
+    pairs[0].limit = 5_000_000;
+    run(&mut pairs, [&mut down, &mut up], &mut now, Duration::from_secs(8));
+    let step = Duration::from_millis(20);
+    let (mut due, mut late, steps) = (VecDeque::new(), 0, 250);
+    for _ in 0..steps {
+        pairs[0].limit += 3_000;
+        due.push_back((now + Duration::from_millis(140), pairs[0].limit));
+        run(&mut pairs, [&mut down, &mut up], &mut now, step);
+        while let Some((_, bytes)) = due.pop_front_if(|(at, _)| *at <= now) {
+            late += u32::from(pairs[0].read < bytes);
+        }
+    }
+    assert!(late < steps / 6, "{late} of {steps} late");
+    let before = (down.sent, pairs[0].read);
+    for _ in 0..3_000 {
+        pairs[0].limit += 3_000;
+        run(&mut pairs, [&mut down, &mut up], &mut now, step);
+    }
+    let (sent, read) = (down.sent - before.0, pairs[0].read - before.1);
+    let more = sent as f64 / (read as f64 / 1_100.0);
+    assert!(more < 1.4, "{more:.2} times as many datagrams as it takes");
 }
 
 #[test]
@@ -223,4 +257,34 @@ fn a_client_that_moves_is_followed() {
     assert_eq!(pairs[0].gateway.peer(), client_address(99));
     let read = pairs[0].read - before;
     assert!(read > 3_000_000, "{read} bytes in 3 s");
+}
+
+/// Somebody with the door key asks, begins TLS and falls silent: what waits for his address to show
+/// itself wakes nobody up.
+#[test]
+fn a_client_that_falls_silent_is_waited_for_without_work() {
+    let start = Instant::now();
+    let (door, from) = (door(), client_address(1));
+    let mut client = link::client(start, 1);
+    client.write(&[0; 300]);
+    let mut gateway = None;
+    for mut datagram in datagrams(&mut client, start) {
+        let head = door.head(&datagram).unwrap();
+        match &mut gateway {
+            None => gateway = Some(link::begin(start, &door, &head, from, &mut datagram)),
+            Some(gateway) => drop(gateway.handle(start, from, &head, &mut datagram)),
+        }
+    }
+    let mut gateway = gateway.unwrap();
+    gateway.write(&[0; 5_000]);
+    let (mut now, mut wakes, mut sent) = (start, 0, 0);
+    let end = start + Duration::from_secs(60);
+    while now < end {
+        sent += datagrams(&mut gateway, now).iter().map(Vec::len).sum::<usize>();
+        let Some(due) = gateway.poll_timeout() else { break };
+        assert!(due > now, "it would be woken up at once, after {wakes} times");
+        (now, wakes) = (due, wakes + 1);
+    }
+    assert!(wakes < 200, "woken up {wakes} times");
+    assert!(sent < 3 * 600, "{sent} bytes");
 }

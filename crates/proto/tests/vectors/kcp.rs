@@ -27,7 +27,7 @@ pub(crate) fn all(v: &Vectors) {
     let mut question = sent(&mut client, now, time_s);
     v.check("kcp_datagram_c2s_0", &question);
     let head = door.head(&question).unwrap();
-    let begun = Conversation::gateway(now, &door, &head, address, &mut question);
+    let begun = Conversation::gateway(now, &door, &head, address, &mut question, [9; 32]);
     let (mut gateway, time) = begun.unwrap();
     assert_eq!(time, time_s);
     v.check("kcp_datagram_s2c_0", &sent(&mut gateway, now, time_s));

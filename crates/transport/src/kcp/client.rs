@@ -46,7 +46,7 @@ pub async fn connect(
     let number = getrandom::u64()?.to_be_bytes();
     let conversation = Conversation::client(Instant::now(), &door, number, address);
     let home = Home { socket: socket.clone(), address: None };
-    let shared = Arc::new(Shared::new(conversation, home, clock_offset));
+    let shared = Arc::new(Shared::new(conversation, home, clock_offset, None));
     let stream = KcpStream(shared.clone());
     tokio::spawn(driver::run_client(shared.clone(), socket, door));
     for pause in PAUSES {

@@ -15,7 +15,7 @@ use cipherwall_proto::{
 
 use super::{
     KcpStream, driver,
-    stream::{Home, Shared, unix_s},
+    stream::{Home, Shared, Strangers, unix_s},
 };
 use crate::{
     Carrier,
@@ -36,13 +36,16 @@ struct Inner {
     doors: Vec<(DoorKey, Door)>,
     register: Register,
     by_number: HashMap<[u8; 8], Arc<Shared>>,
+    /// Each conversation has one until its client has logged in.
+    strangers: Strangers,
 }
 
 impl Gate {
     /// Of a gateway that begins now. It opens with the keys of [`Gate::set_keys`].
     pub fn new() -> Arc<Self> {
         let register = Register::new(unix_s(0));
-        let inner = Inner { doors: Vec::new(), register, by_number: HashMap::new() };
+        let (by_number, strangers) = (HashMap::new(), Strangers::default());
+        let inner = Inner { doors: Vec::new(), register, by_number, strangers };
         Arc::new(Self { inner: Mutex::new(inner) })
     }
 
@@ -146,18 +149,23 @@ impl Gate {
         datagram: &mut [u8],
         admit: &mut impl FnMut(SocketAddr) -> Option<P>,
     ) -> Option<(KcpStream, P)> {
+        let now_s = unix_s(0);
         let mut inner = self.lock();
         let Inner { doors, register, .. } = &mut *inner;
         let (door, head) = doors.iter().find_map(|(_, door)| {
             let head = door.head(datagram)?;
-            register.considers(now, &head).then(|| (door.clone(), head))
+            register.considers(now, now_s, &head).then(|| (door.clone(), head))
         })?;
-        let (conversation, time_s) = Conversation::gateway(now, &door, &head, from, datagram)?;
-        if !inner.register.admits(now, unix_s(0), &head, time_s) {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).ok()?;
+        let begun = Conversation::gateway(now, &door, &head, from, datagram, secret);
+        let (conversation, time_s) = begun?;
+        if !inner.register.admits(now, now_s, &head, time_s) {
             return None;
         }
         let place = admit(from)?;
-        let shared = Arc::new(Shared::new(conversation, home, 0));
+        let stranger = Some(inner.strangers.clone());
+        let shared = Arc::new(Shared::new(conversation, home, 0, stranger));
         inner.by_number.insert(head.conversation, shared.clone());
         drop(inner);
         let gate = self.clone();

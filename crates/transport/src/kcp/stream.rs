@@ -1,5 +1,8 @@
 //! A stream of bytes over datagrams, with the calls of a TCP connection.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     future::poll_fn,
     io,
@@ -19,6 +22,13 @@ use crate::{
 
 /// How long what was written may take to arrive after the stream is given up.
 const LINGER: Duration = Duration::from_secs(3);
+/// At a gateway with more conversations than this that have not logged in, those that are given up end
+/// at once.
+const STRANGERS_MAX: usize = 1_536;
+
+/// Counts conversations that have not logged in, by its clones.
+#[derive(Clone, Default)]
+pub(super) struct Strangers(Arc<()>);
 
 /// One end of a conversation. When it is dropped, what was written still arrives, for a while.
 pub struct KcpStream(pub(super) Arc<Shared>);
@@ -43,6 +53,8 @@ struct State {
     told_of_life: bool,
     /// When the driver wakes up by itself.
     driver_due: Option<Instant>,
+    /// At a gateway, until log-in.
+    stranger: Option<Strangers>,
     /// The stream is dropped, and its end is waited for until then.
     lingers_until: Option<Instant>,
 }
@@ -63,7 +75,12 @@ pub(super) enum Next {
 }
 
 impl Shared {
-    pub(super) fn new(conversation: Conversation, home: Home, clock_offset: i64) -> Self {
+    pub(super) fn new(
+        conversation: Conversation,
+        home: Home,
+        clock_offset: i64,
+        stranger: Option<Strangers>,
+    ) -> Self {
         Self {
             state: Mutex::new(State {
                 conversation,
@@ -73,6 +90,7 @@ impl Shared {
                 writers: Vec::new(),
                 told_of_life: false,
                 driver_due: None,
+                stranger,
                 lingers_until: None,
             }),
             wake: Notify::new(),
@@ -102,11 +120,15 @@ impl Shared {
     }
 
     fn drive_locked(&self, state: &mut State) {
+        let was_full = state.waiting.is_some();
         state.send(Instant::now(), unix_s(self.clock_offset));
         state.tell();
-        let due = state.conversation.poll_timeout();
-        if due.is_some_and(|due| state.driver_due.is_none_or(|known| due < known)) {
+        let due = state.due();
+        let is_earlier = due.is_some_and(|due| state.driver_due.is_none_or(|known| due < known));
+        if is_earlier {
             state.driver_due = due;
+        }
+        if is_earlier || state.waiting.is_some() && !was_full {
             self.wake.notify_one();
         }
     }
@@ -121,7 +143,7 @@ impl Shared {
         {
             return Next::End;
         }
-        let due = [state.conversation.poll_timeout(), state.lingers_until];
+        let due = [state.due(), state.lingers_until];
         state.driver_due = due.into_iter().flatten().min();
         let full = state.waiting.as_ref().map(|_| state.home.socket.clone());
         Next::Wait(state.driver_due, full)
@@ -202,6 +224,11 @@ impl State {
         }
     }
 
+    /// When the conversation has something to do; with a full socket only that there is room again.
+    fn due(&self) -> Option<Instant> {
+        if self.waiting.is_some() { None } else { self.conversation.poll_timeout() }
+    }
+
     fn tell(&mut self) {
         let first_sign = self.conversation.is_heard() && !self.told_of_life;
         self.told_of_life |= first_sign;
@@ -211,6 +238,14 @@ impl State {
         if self.is_writable() {
             self.writers.drain(..).for_each(Waker::wake);
         }
+    }
+
+    /// The stream is given up: its end is waited for, if somebody is there who could miss something.
+    fn give_up(&mut self) {
+        let crowd = self.stranger.as_ref().map_or(0, |all| Arc::strong_count(&all.0));
+        let waits = self.conversation.is_heard() && crowd <= STRANGERS_MAX;
+        let patience = if waits { LINGER } else { Duration::ZERO };
+        self.lingers_until.get_or_insert(Instant::now() + patience);
     }
 
     fn is_readable(&self) -> bool {
@@ -286,7 +321,7 @@ impl KcpStream {
             let mut state = self.0.lock();
             state.conversation.finish();
             if how == Shutdown::Both {
-                state.lingers_until.get_or_insert(Instant::now() + LINGER);
+                state.give_up();
                 self.0.wake.notify_one();
             }
             self.0.drive_locked(&mut state);
@@ -295,7 +330,9 @@ impl KcpStream {
 
     /// The other end has logged in.
     pub(crate) fn admit(&self) {
-        self.0.lock().conversation.admit();
+        let mut state = self.0.lock();
+        state.stranger = None;
+        state.conversation.admit();
     }
 
     pub(crate) fn set_unsent_max(&self, bytes: usize) {
@@ -307,9 +344,7 @@ impl Drop for KcpStream {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.conversation.finish();
-        // nobody is there who could miss anything
-        let patience = if state.conversation.is_heard() { LINGER } else { Duration::ZERO };
-        state.lingers_until.get_or_insert(Instant::now() + patience);
+        state.give_up();
         self.0.drive_locked(&mut state);
         self.0.wake.notify_one();
     }

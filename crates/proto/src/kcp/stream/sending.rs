@@ -7,9 +7,10 @@ use std::{
 
 use super::{ENDS, End, Stream, VARIATION_MIN, WINDOW};
 use crate::kcp::{
-    SEGMENT_HEADER, SEGMENT_MAX,
+    DATAGRAM_MAX, OVERHEAD, SEGMENT_HEADER, SEGMENT_MAX,
     control::WINDOW_FIRST,
-    gate::{self, ASK_WINDOW, Segment, TELL_WINDOW},
+    gate::{self, ACK, ASK_WINDOW, Segment, TELL_WINDOW},
+    path::Challenge,
 };
 
 /// How often lost segments are looked for while something is in flight.
@@ -39,6 +40,7 @@ impl Stream {
             self.tell_window();
             self.flush(now, in_flight);
         }
+        self.repeats.forget(now, self.control.has_spare(self.kcp.wait_snd() as f64));
         self.ask_window(now);
         self.say_end(now);
         self.waits = !self.outbox.is_empty() || self.wants_to_send(self.kcp.wait_snd());
@@ -46,11 +48,32 @@ impl Stream {
 
     /// Hands the next datagram to `take` if it may leave now; `true` if that took it.
     pub(in crate::kcp) fn transmit(&mut self, take: impl FnOnce(&[u8]) -> bool) -> bool {
-        let Some(segments) = self.outbox.next_segments() else { return false };
-        if segments > 0 && self.tokens < 0.0 || !self.outbox.take(take) {
+        let now = self.refilled_at;
+        let Some(segments) = self.outbox.next_segments() else { return self.repeat(now, take) };
+        if segments > 0 && self.tokens < 0.0 {
             return false;
         }
-        self.tokens -= f64::from(segments);
+        let repeats = segments > 0 && self.repeats.wants(self.control.length());
+        let taken = self.outbox.take(|kcp| {
+            let taken = take(kcp);
+            if taken && repeats {
+                self.repeats.push(now, kcp);
+            }
+            taken
+        });
+        if taken {
+            self.tokens -= f64::from(segments);
+        }
+        taken
+    }
+
+    /// The same with one that was sent before.
+    fn repeat(&mut self, now: Instant, take: impl FnOnce(&[u8]) -> bool) -> bool {
+        if self.tokens < 0.0 || !self.repeats.due(now).is_some_and(take) {
+            return false;
+        }
+        self.repeats.on_repeated();
+        self.tokens -= 1.0;
         true
     }
 
@@ -59,9 +82,10 @@ impl Stream {
         self.push_bare(ASK_WINDOW, 0);
     }
 
-    /// Asks with a number, which the answer has to repeat.
-    pub(in crate::kcp) fn challenge(&mut self, number: u32) {
-        self.push_bare(ASK_WINDOW, number);
+    /// Asks with two numbers, which the answers have to repeat.
+    pub(in crate::kcp) fn challenge(&mut self, numbers: Challenge) {
+        let questions = numbers.map(|number| self.bare_now(ASK_WINDOW, number));
+        self.outbox.push_in_front(questions.as_flattened());
     }
 
     /// Repeats the number of a question.
@@ -72,17 +96,23 @@ impl Stream {
     /// When [`Stream::poll`] has something to do, if nothing else happens.
     pub(in crate::kcp) fn poll_timeout(&self) -> Option<Instant> {
         let in_flight = self.kcp.wait_snd();
-        let looks = (in_flight > 0).then(|| self.flushed_at + LOOK);
-        let paced = (!self.outbox.is_empty() || self.wants_to_send(in_flight)).then(|| {
+        let turn = || {
             let rate = self.control.rate().unwrap_or(1_000.0).max(1.0);
             let missing = (1.0 - self.tokens).max(0.0);
             self.refilled_at + Duration::from_secs_f64((missing / rate).clamp(0.001, 1.0))
-        });
+        };
+        if !self.outbox.is_empty() {
+            // nothing is looked at before that has left
+            return Some(turn());
+        }
+        let looks = (in_flight > 0).then(|| self.flushed_at + LOOK);
+        let paced = self.wants_to_send(in_flight).then(turn);
+        let repeats = self.repeats.next().map(|at| at.max(turn()));
         let ends = match self.end {
             End::Said(times, at) if times < ENDS && !self.ended => Some(at),
             End::Open | End::Wanted | End::Said(..) => None,
         };
-        [looks, paced, self.ask_at, ends].into_iter().flatten().min()
+        [looks, paced, repeats, self.ask_at, ends].into_iter().flatten().min()
     }
 
     fn refill(&mut self, now: Instant) {
@@ -137,8 +167,23 @@ impl Stream {
         }
         self.update(now);
         let _ = self.kcp.flush();
-        (self.flushed_at, self.owes) = (now, false);
+        (self.flushed_at, self.owes, self.arrived) = (now, false, 0);
         self.note_sent(now, in_flight);
+        self.acknowledge_again();
+    }
+
+    /// Acknowledges what the library was not given once more.
+    fn acknowledge_again(&mut self) {
+        let window = self.outbox.window_told().unwrap_or(WINDOW);
+        let acknowledge = |&(number, time): &(u32, u32)| {
+            let unacknowledged = self.next_read;
+            let segment = Segment { command: ACK, window, time, number, unacknowledged, len: 0 };
+            gate::encode(self.conversation, &segment)
+        };
+        for some in self.arrivals.take_again().chunks((DATAGRAM_MAX - OVERHEAD) / SEGMENT_HEADER) {
+            let all: Vec<_> = some.iter().map(acknowledge).collect();
+            self.outbox.push(all.as_flattened());
+        }
     }
 
     /// The library tells of new room only to whom it told that there is none, and only once.
@@ -175,10 +220,14 @@ impl Stream {
     }
 
     fn push_bare(&mut self, command: u8, number: u32) {
+        let bare = self.bare_now(command, number);
+        self.outbox.push_in_front(&bare);
+    }
+
+    fn bare_now(&self, command: u8, number: u32) -> [u8; SEGMENT_HEADER] {
         let window = self.outbox.window_told().unwrap_or(WINDOW);
         // what has been read has come; more may have, but the library does not tell
-        let bare = self.bare(command, window, number, self.next_read);
-        self.outbox.push_in_front(&bare);
+        self.bare(command, window, number, self.next_read)
     }
 
     fn bare(
