@@ -4,8 +4,10 @@
 //! session, it goes on with its token ([`resume`]); otherwise the client logs in.
 
 mod addresses;
+mod clock;
 mod datagrams;
 mod error;
+mod gateways;
 mod hedge;
 mod keeper;
 mod reach;
@@ -16,20 +18,17 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cipherwall_netcfg::MARK_DEFAULT;
 use cipherwall_proto::{
     cipher::{CipherId, DatagramCipher},
-    client::{Answer, Credential, Established, Opening},
+    client::{Answer, Credential, Established, Opening, Resumable},
     device::DeviceKey,
     frame::Control,
-    hint::HINT_LEN,
+    hint::{self, HINT_LEN},
     invitation::{Endpoint, Transport},
     keys::DoorKey,
     knock::SkipError,
@@ -46,13 +45,20 @@ use cipherwall_transport::{
 };
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
-pub(crate) use self::{datagrams::Datagrams, error::DialError, reach::Report, rungs::Rungs};
+pub(crate) use self::{
+    addresses::{Found, LOOK_UP_TIME},
+    datagrams::Datagrams,
+    error::DialError,
+    reach::Report,
+    rungs::Rungs,
+};
 use self::{
+    clock::GatewayClock,
     hedge::Patience,
     keeper::Keeper,
     reach::{Handshake, Reach},
 };
-use crate::profile::{Profile, Profiles};
+use crate::profile::{Profile, Profiles, Session};
 
 /// How long TLS and the opening may take; the gateway may have log-ins waiting in a queue.
 const OPENING_TIME: Duration = Duration::from_secs(20);
@@ -101,8 +107,7 @@ pub(crate) struct Dialer {
     patience: Patience,
     report: Option<Report>,
     rungs: Rungs,
-    /// By how many seconds the gateway's clock is ahead of this host's, as far as is known.
-    gateway_ahead_s: Arc<AtomicI64>,
+    gateway_clock: GatewayClock,
     /// Instead of the host's own.
     resolver: Option<Resolver>,
 }
@@ -132,7 +137,7 @@ impl Dialer {
             patience,
             report,
             rungs,
-            gateway_ahead_s: Arc::default(),
+            gateway_clock: GatewayClock::default(),
             resolver: None,
         }
     }
@@ -177,33 +182,9 @@ impl Dialer {
             patience: Patience::Once,
             report: None,
             rungs: Rungs::new(profile.endpoints.clone(), None),
-            gateway_ahead_s: Arc::default(),
+            gateway_clock: GatewayClock::default(),
             resolver: None,
         }
-    }
-
-    /// Goes on with the session at the first address that works; where there is none any more, logs
-    /// in without asking anybody (A4).
-    ///
-    /// Of several connections only the one that is used is to be told to [`Dialer::keep`].
-    pub(crate) async fn dial(&self, addresses: &[Address]) -> Result<Dialed, DialError> {
-        match self.try_resume(addresses).await {
-            Some(dialed) => dialed,
-            None => self.log_in_as_profile(addresses).await,
-        }
-    }
-
-    /// With the profile's password if it has one, else as the device that used its invitation.
-    async fn log_in_as_profile(&self, addresses: &[Address]) -> Result<Dialed, DialError> {
-        let profile = &self.profile;
-        let credential = match &profile.prehash {
-            Some(prehash) => Credential::Password { user: &profile.user, prehash },
-            None if profile.keyring => {
-                return Err(DialError::NoPassword { user: profile.user.clone() });
-            }
-            None => Credential::Invitation { secret: &profile.enrol_secret },
-        };
-        self.log_in(addresses, &credential).await
     }
 
     async fn log_in(
@@ -211,7 +192,14 @@ impl Dialer {
         addresses: &[Address],
         credential: &Credential<'_>,
     ) -> Result<Dialed, DialError> {
-        let connected = self.connect(addresses, None).await?;
+        self.log_in_over(self.connect(addresses, None).await?, credential).await
+    }
+
+    async fn log_in_over(
+        &self,
+        connected: Connected,
+        credential: &Credential<'_>,
+    ) -> Result<Dialed, DialError> {
         let Connected { mut stream, agreed, address, endpoint } = connected;
         let device = DeviceKey::from_seed(&self.profile.device_seed);
         let mut opening = self.opening(agreed);
@@ -230,19 +218,26 @@ impl Dialer {
         }
     }
 
-    /// A connection to the first address that works, then TLS, with `hint` as early data.
+    /// A connection to the first address that works, then TLS; the gateway that gave this session is
+    /// told of it by early data.
     async fn connect(
         &self,
         addresses: &[Address],
-        hint: Option<[u8; HINT_LEN]>,
+        session: Option<&(Session, Resumable)>,
     ) -> Result<Connected, DialError> {
         let (opens, shakes) = (self.clone(), self.clone());
+        let hint = session.filter(|_| self.early_data).map(|(session, resumable)| {
+            let door = DoorKey(*self.profile.door_key);
+            (session.clone(), hint::hint(&resumable.token, &door))
+        });
         let open = move |address: Address| -> hedge::Opening<Carrier> {
             let dialer = opens.clone();
             Box::pin(async move { dialer.open(address).await })
         };
         let handshake = move |address: Address, carrier: Carrier| -> Handshake<Connected> {
             let dialer = shakes.clone();
+            let hint = hint.as_ref().filter(|(session, _)| dialer.is_of(session, &address.0));
+            let hint = hint.map(|(_, hint)| *hint);
             Box::pin(async move { dialer.handshake(address, carrier, hint).await })
         };
         let reach = Reach {
@@ -275,8 +270,8 @@ impl Dialer {
             Transport::Tls => self.open_tcp(address).await.map(Carrier::from),
             Transport::Kcp => {
                 let door = DoorKey(*self.profile.door_key);
-                let ahead = self.gateway_ahead_s.load(Ordering::Relaxed);
-                kcp::connect(&self.factory, address, &door, ahead).await
+                let ahead_s = self.gateway_clock.ahead_s();
+                kcp::connect(&self.factory, address, &door, ahead_s).await
             }
         }
     }

@@ -162,11 +162,62 @@ fn a_climb_that_falls_again_waits_longer_and_one_that_holds_begins_anew() {
         assert!((expected * 0.9..=expected * 1.1).contains(&wait), "{wait} for {expected}");
     }
     ladder.connected(now, all[0], true);
-    ladder.carried(now + SECOND * 19, 1 << 30);
-    ladder.carried(now + SECOND * 25, 1 << 20);
-    lose(&mut ladder, &mut now, SECOND * 100);
+    ladder.carried(now + SECOND * 601, 0);
+    lose(&mut ladder, &mut now, SECOND * 601);
     ladder.connected(now, all[3], false);
     assert!(ladder.climb_at().unwrap() - now <= SECOND * 33);
+}
+
+/// Some networks end each TCP connection once it has carried so many megabytes.
+#[test]
+fn a_rung_that_is_cut_after_many_bytes_is_climbed_to_more_and_more_seldom() {
+    let (all, start) = (household(), Instant::now());
+    let (mut ladder, mut now, mut cut) = (Ladder::new(7), start, 0);
+    ladder.connected(now, all[3], false);
+    while now < start + SECOND * 3_600 {
+        now = ladder.climb_at().unwrap();
+        ladder.connected(now, all[0], true);
+        now += SECOND * 40;
+        ladder.carried(now, 20 << 20);
+        lose(&mut ladder, &mut now, SECOND);
+        ladder.connected(now, all[3], false);
+        cut += 1;
+    }
+    assert!(cut <= 12, "{cut} times an hour");
+}
+
+#[test]
+fn what_a_rung_has_carried_makes_its_early_deaths_forgotten() {
+    let (all, mut now) = (household(), Instant::now());
+    let mut ladder = Ladder::new(7);
+    ladder.cut_off(now, 0);
+    ladder.connected(now, all[0], false);
+    ladder.carried(now + SECOND * 19, 1 << 30);
+    ladder.carried(now + SECOND * 25, 1 << 20);
+    now += SECOND * 26;
+    ladder.cut_off(now, 0);
+    assert_eq!(ladder.order(now, &all)[0].at, 0, "the only one");
+}
+
+/// The gateway takes the climb for the successor of the connection in use and ends that, but its
+/// answer does not come through.
+#[test]
+fn a_climb_that_takes_the_session_and_brings_nothing_is_tried_more_and_more_seldom() {
+    let (all, start) = (household(), Instant::now());
+    let (mut ladder, mut now, mut broken) = (Ladder::new(7), start, 0);
+    while now < start + SECOND * 3_600 {
+        let first = all[ladder.order(now, &all).iter().map(|it| it.at).find(|at| *at > 1).unwrap()];
+        ladder.connected(now, first, false);
+        now = ladder.climb_at().unwrap() + SECOND * 2;
+        assert_eq!(ladder.better(&all, false)[0], 0);
+        ladder.swallowed(now, 0);
+        assert_eq!(ladder.climb_at(), None);
+        now += SECOND;
+        broken += 1;
+    }
+    assert!(broken <= 12, "{broken} times an hour");
+    ladder.swallowed(now, 0);
+    assert!(ladder.order(now, &all)[0].at > 1, "it comes last for a while");
 }
 
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {

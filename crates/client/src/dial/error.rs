@@ -81,9 +81,17 @@ pub(crate) enum DialError {
         /// The user.
         user: String,
     },
-    /// The gateway said no.
+    /// The gateway said no; if there are several, the one that gave the session, or all of them.
     #[error(transparent)]
     Refused(Refused),
+    /// One of several gateways said no, and the others cannot be asked.
+    #[error("the gateway {gateway}: {refused}; no other gateway of this profile can be asked now")]
+    OneRefused {
+        /// Which one.
+        gateway: String,
+        /// What it said.
+        refused: Refused,
+    },
 }
 
 impl DialError {
@@ -93,11 +101,16 @@ impl DialError {
             DialError::Resolve { .. }
             | DialError::Unreachable { .. }
             | DialError::NoAnswer { .. } => exit::NOT_REACHABLE,
-            DialError::Refused(refused) if is_final(refused.code) => exit::REJECTED,
+            DialError::Refused(refused) | DialError::OneRefused { refused, .. }
+                if is_final(refused.code) =>
+            {
+                exit::REJECTED
+            }
             DialError::WrongPin { .. }
             | DialError::Tls { .. }
             | DialError::Opening { .. }
             | DialError::NoPassword { .. }
+            | DialError::OneRefused { .. }
             | DialError::Refused(_) => exit::FAILED,
         }
     }
@@ -114,6 +127,7 @@ impl DialError {
             | DialError::WrongPin { .. }
             | DialError::Tls { .. }
             | DialError::Opening { .. }
+            | DialError::OneRefused { .. }
             | DialError::NoAnswer { .. } => false,
         }
     }
@@ -128,14 +142,17 @@ impl DialError {
             | DialError::Unreachable { .. }
             | DialError::WrongPin { .. }
             | DialError::NoPassword { .. }
+            | DialError::OneRefused { .. }
             | DialError::Refused(_) => false,
         }
     }
 
     /// How long the gateway wants to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let DialError::Refused(Refused { retry_after, .. }) = self else { return None };
-        retry_after.map(|seconds| Duration::from_secs(seconds.into()).min(RETRY_AFTER_MAX))
+        let (DialError::Refused(refused) | DialError::OneRefused { refused, .. }) = self else {
+            return None;
+        };
+        refused.retry_after.map(|seconds| Duration::from_secs(seconds.into()).min(RETRY_AFTER_MAX))
     }
 }
 

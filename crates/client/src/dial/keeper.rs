@@ -46,7 +46,7 @@ impl Keeper {
     /// Goes on with the session of this connection from now on. Once its token is on disk, the
     /// gateway hears of it, and takes earlier ones no more.
     pub(super) fn keep(&self, dialed: &Dialed) {
-        let session = Session::new(&self.0.user, &dialed.welcome);
+        let session = Session::new(&self.0.user, &dialed.welcome, &dialed.endpoint);
         *self.0.current() = Some(session.clone());
         let keeper = self.0.clone();
         let (pins, sender) =
@@ -146,14 +146,12 @@ mod tests {
 
     const PINS: [Pin; 2] = [[1; 32], [2; 32]];
 
+    fn endpoint(host: &str, pins: [Pin; 2]) -> Endpoint {
+        Endpoint { host: host.into(), port: 8443, transport: Transport::Tls, pins }
+    }
+
     fn profile() -> (TempDir, Profiles, Profile) {
         let dir = tempfile::tempdir().expect("a directory");
-        let endpoint = |host: &str, pins| Endpoint {
-            host: host.into(),
-            port: 8443,
-            transport: Transport::Tls,
-            pins,
-        };
         let invitation = Invitation {
             endpoints: vec![endpoint("a.example", PINS), endpoint("b.example", [[7; 32], [8; 32]])],
             user: "alice".into(),
@@ -188,7 +186,7 @@ mod tests {
     }
 
     fn session(token: u8) -> Session {
-        Session::new("alice", &welcome(token, &PINS))
+        Session::new("alice", &welcome(token, &PINS), &endpoint("a.example", PINS))
     }
 
     #[test]

@@ -19,8 +19,9 @@ use super::{
 /// How long TLS may take before another connection is tried beside it, over four times what TCP
 /// took, which is a round trip. Longer each time.
 const STALLED: Duration = Duration::from_secs(1);
-/// How long other addresses are waited for once one has answered wrongly.
-const OTHERS: Duration = Duration::from_secs(2);
+/// How long other addresses are waited for once one has answered wrongly: KCP and TLS over a path of a
+/// second.
+const OTHERS: Duration = Duration::from_secs(5);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// TLS over a connection.

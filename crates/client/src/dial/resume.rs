@@ -1,16 +1,11 @@
 //! Going on with a session: by its token, with the user's packets right behind the request (A4, A9).
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use cipherwall_proto::{
     cipher::DatagramCipher,
-    client::{Answer, OpeningError, Resumable, Resumed},
+    client::{Answer, Resumable, Resumed},
     device::DeviceKey,
-    hint,
-    keys::DoorKey,
     liveness::Keepalive,
     message::RefusalCode,
     rekey::{Limits, Side},
@@ -18,7 +13,7 @@ use cipherwall_proto::{
 use cipherwall_transport::tunnel::{Link, Sender, Start};
 use tokio::{sync::watch, time::timeout};
 
-use super::{Address, Connected, DialError, Dialed, Dialer, keepalive, now_s, read_answer};
+use super::{Connected, DialError, Dialed, Dialer, gateways::is_over, keepalive, read_answer};
 use crate::profile::Session;
 
 /// How long a resume may take, for which the gateway has nothing to compute. What is slower than
@@ -30,8 +25,7 @@ impl Dialer {
     pub(crate) fn keep(&self, dialed: &Dialed) {
         let address = (dialed.endpoint.clone(), dialed.address);
         self.rungs.connected(&address, dialed.climbed);
-        let ahead = i128::from(dialed.welcome.time) - i128::from(now_s());
-        self.gateway_ahead_s.store(i64::try_from(ahead).unwrap_or_default(), Ordering::Relaxed);
+        self.gateway_clock.learn(dialed.welcome.time);
         if let Some(keeper) = &self.keeper {
             keeper.keep(dialed);
         }
@@ -54,32 +48,23 @@ impl Dialer {
         }
     }
 
-    /// Goes on with the session; `None` if there is none, or none any more.
-    pub(super) async fn try_resume(
-        &self,
-        addresses: &[Address],
-    ) -> Option<Result<Dialed, DialError>> {
-        let (session, resumable) = self.session()?;
-        let datagrams = self.resumed_datagrams(&session);
-        let mut dialed = self.resume(addresses, &resumable, &datagrams).await;
-        if let Err(DialError::Opening { cause: OpeningError::Datagrams, .. }) = &dialed {
-            // the gateway does not know them any more
-            dialed = self.resume(addresses, &resumable, &[]).await;
+    /// Whether this answer of the gateway that gave the session ends it, and a log-in may begin
+    /// another one. It is forgotten then.
+    pub(super) fn is_over(&self, session: &Session, dialed: &Result<Dialed, DialError>) -> bool {
+        let Err(DialError::Refused(refused)) = dialed else { return false };
+        if !is_over(refused.code) {
+            return false;
         }
-        if let Err(DialError::Refused(refused)) = &dialed
-            && is_over(refused.code)
-        {
-            self.forget(Some(&session));
-            if refused.code != RefusalCode::Superseded {
-                tracing::info!(reason = ?refused.code, "the session is over: logging in");
-                return None;
-            }
+        self.forget(Some(session));
+        let superseded = refused.code == RefusalCode::Superseded;
+        if !superseded {
+            tracing::info!(reason = ?refused.code, "the session is over: logging in");
         }
-        Some(dialed)
+        !superseded
     }
 
     /// The session to go on with, if its cipher is one that the user wants.
-    fn session(&self) -> Option<(Session, Resumable)> {
+    pub(super) fn session(&self) -> Option<(Session, Resumable)> {
         let session = self.keeper.as_ref()?.current()?;
         let resumable = session.resumable()?;
         self.ciphers.contains(&resumable.cipher).then_some((session, resumable))
@@ -87,15 +72,12 @@ impl Dialer {
 
     /// With the token. The first records of the tunnel go right behind the request, so that the
     /// round trip of the answer costs nothing (A9).
-    async fn resume(
+    pub(super) async fn resume(
         &self,
-        addresses: &[Address],
+        connected: Connected,
         session: &Resumable,
         datagrams: &[DatagramCipher],
     ) -> Result<Dialed, DialError> {
-        let door = DoorKey(*self.profile.door_key);
-        let hint = self.early_data.then(|| hint::hint(&session.token, &door));
-        let connected = self.connect(addresses, hint).await?;
         let Connected { mut stream, agreed, address, endpoint } = connected;
         let mut opening = self.opening(agreed);
         opening.offer_datagrams(datagrams);
@@ -154,20 +136,5 @@ impl<'a> Early<'a> {
 impl Drop for Early<'_> {
     fn drop(&mut self) {
         self.0.send_replace(None);
-    }
-}
-
-/// Whether a resume refused with this code means that there is no session any more.
-fn is_over(code: RefusalCode) -> bool {
-    match code {
-        RefusalCode::Rejected
-        | RefusalCode::Expired
-        | RefusalCode::Revoked
-        | RefusalCode::Superseded
-        | RefusalCode::Used
-        // the gateway has lost its version or cipher, or is of a later one: a log-in can agree anew
-        | RefusalCode::Version
-        | RefusalCode::Unknown => true,
-        RefusalCode::Busy | RefusalCode::Full => false,
     }
 }

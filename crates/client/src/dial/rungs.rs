@@ -1,7 +1,7 @@
 //! The rungs of a profile's ladder (C6): what is known about each, and what is kept of that.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -90,6 +90,16 @@ impl Rungs {
         better.into_iter().map(|at| addresses[at].clone()).collect()
     }
 
+    /// Whether the address of a better rung has to be asked for.
+    pub(crate) fn better_by_name(&self, quiet: bool) -> bool {
+        let nowhere = |endpoint: &Endpoint| {
+            (endpoint.clone(), SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), endpoint.port))
+        };
+        let all: Vec<Address> = self.0.endpoints.iter().map(nowhere).collect();
+        let better = self.better(&all, quiet);
+        better.iter().any(|(endpoint, _)| endpoint.host.parse::<IpAddr>().is_err())
+    }
+
     /// When [`Rungs::better`] is to be asked.
     pub(crate) fn climb_at(&self) -> Option<Instant> {
         self.state().ladder.climb_at()
@@ -122,6 +132,16 @@ impl Rungs {
                     tracing::debug!(%error, "cannot keep which way has worked where");
                 }
             });
+        }
+    }
+
+    /// The gateway behind this rung does not let this device in, over whichever of its rungs.
+    pub(super) fn refused(&self, by: &Endpoint, why: &str) {
+        let mut state = self.state();
+        for (rung, endpoint) in self.0.endpoints.iter().enumerate() {
+            if endpoint.pins == by.pins {
+                state.note(rung, why.to_owned());
+            }
         }
     }
 
@@ -170,6 +190,19 @@ impl Rungs {
         }
     }
 
+    /// It was ended for the sake of a climb to this rung, which then brought nothing.
+    pub(crate) fn swallowed(&self, endpoint: &Endpoint) {
+        let mut state = self.state();
+        state.in_use = None;
+        match self.place(endpoint) {
+            Some(rung) => {
+                state.ladder.swallowed(Instant::now(), rung);
+                state.note(rung, "takes the session, but then nothing comes through".to_owned());
+            }
+            None => state.ladder.ended(),
+        }
+    }
+
     /// It was ended, which is nothing against its rung.
     pub(crate) fn ended(&self) {
         let mut state = self.state();
@@ -182,6 +215,15 @@ impl Rungs {
         if let Some(rung) = self.place(endpoint) {
             tracing::debug!(rung = endpoint_name(endpoint), why, "in vain");
             self.state().note(rung, why);
+        }
+    }
+
+    /// A rung has no address, which is nothing against it while it is in use.
+    pub(super) fn unresolved(&self, endpoint: &Endpoint, why: String) {
+        let Some(rung) = self.place(endpoint) else { return };
+        let mut state = self.state();
+        if state.in_use != Some(rung) {
+            state.note(rung, why);
         }
     }
 
@@ -299,6 +341,25 @@ mod tests {
         assert_eq!(rungs.climb_at(), None);
         rungs.lost("the gateway fell silent");
         assert_eq!(rungs.shown()[0].why.as_deref(), Some("the gateway fell silent"));
+    }
+
+    #[tokio::test]
+    async fn a_climb_that_brings_nothing_is_noted_and_waits_longer() {
+        let (profile, minute) = (profile(), Duration::from_secs(50));
+        let rungs = Rungs::new(profile.endpoints.clone(), None);
+        let all = addresses(&profile);
+        let wait = || rungs.climb_at().expect("a climb").duration_since(Instant::now());
+        rungs.connected(&all[2], false);
+        assert!(wait() < minute && !rungs.better_by_name(true), "no name");
+        rungs.swallowed(&all[0].0);
+        assert!(rungs.shown()[0].why.is_some() && !rungs.shown()[2].in_use);
+        rungs.connected(&all[2], false);
+        assert!(wait() > minute, "{:?}", wait());
+
+        let named = Endpoint { host: "gw.example".into(), ..profile.endpoints[0].clone() };
+        let rungs = Rungs::new([named, all[2].0.clone()].to_vec(), None);
+        rungs.connected(&all[2], false);
+        assert!(rungs.better_by_name(false));
     }
 
     #[tokio::test]

@@ -263,7 +263,7 @@ fn account(seeing: &Seeing) -> Option<Finding> {
 
 fn not_let_in(error: &DialError) -> Finding {
     match error {
-        DialError::Refused(refused) => refusal(refused),
+        DialError::Refused(refused) | DialError::OneRefused { refused, .. } => refusal(refused),
         DialError::Opening { .. } => Finding::new(Cause::Account, error.to_string())
             .with_remedy("ask the gateway's owner for a new invitation"),
         DialError::Tls { .. } | DialError::NoAnswer { .. } => {

@@ -7,6 +7,7 @@ use cipherwall_proto::{
     VERSION,
     cipher::{CipherId, DatagramCipher},
     client::Resumable,
+    invitation::Endpoint,
     message::Welcome,
 };
 use serde::{Deserialize, Serialize};
@@ -28,11 +29,14 @@ pub(crate) struct Session {
     /// Of its datagrams, if it had any.
     #[serde(default)]
     datagram: Option<u8>,
+    /// Over which the token came. Other gateways of the profile do not know it.
+    #[serde(default)]
+    endpoint: Option<Endpoint>,
 }
 
 impl Session {
-    /// The session that this welcome begins or goes on with.
-    pub(crate) fn new(user: &str, welcome: &Welcome) -> Self {
+    /// The session that this welcome, which came over this endpoint, begins or goes on with.
+    pub(crate) fn new(user: &str, welcome: &Welcome, endpoint: &Endpoint) -> Self {
         Self {
             user: user.to_owned(),
             token: welcome.token.into_array().into(),
@@ -40,7 +44,15 @@ impl Session {
             version: welcome.version,
             cipher: welcome.cipher,
             datagram: welcome.datagram.as_ref().map(|offer| offer.cipher),
+            endpoint: Some(endpoint.clone()),
         }
+    }
+
+    /// Whether the gateway at this endpoint gave its token. A gateway may have changed one of its two
+    /// keys since (A15); of old files it is not known, and this one may have.
+    pub(crate) fn is_of(&self, endpoint: &Endpoint) -> bool {
+        let is_shared = |known: &Endpoint| known.pins.iter().any(|pin| endpoint.pins.contains(pin));
+        self.endpoint.as_ref().is_none_or(is_shared)
     }
 
     /// The cipher of its datagrams, if it had any.
@@ -124,6 +136,7 @@ mod tests {
             version: VERSION,
             cipher: 1,
             datagram: None,
+            endpoint: None,
         }
     }
 
@@ -150,6 +163,21 @@ mod tests {
         assert_eq!(left, 0);
         let error = profiles.save_session("cabin", &session(5)).expect_err("no profile");
         assert!(matches!(error, ProfileError::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_token_is_of_the_gateway_that_gave_it_also_when_one_of_its_keys_is_another() {
+        let mut endpoint = invitation().endpoints.remove(0);
+        let session =
+            |endpoint: &Endpoint| Session { endpoint: Some(endpoint.clone()), ..session(1) };
+        let first = session(&endpoint);
+        assert!(first.is_of(&endpoint));
+        (endpoint.host, endpoint.pins) = ("other.example".into(), [[2; 32], [3; 32]]);
+        assert!(first.is_of(&endpoint));
+        endpoint.pins = [[3; 32], [4; 32]];
+        assert!(!first.is_of(&endpoint));
+        let old = Session { endpoint: None, ..first };
+        assert!(old.is_of(&endpoint));
     }
 
     #[test]

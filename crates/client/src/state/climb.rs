@@ -1,13 +1,18 @@
-//! Better rungs, tried beside the connection in use (C6). One at a time: there is never more than one
-//! connection besides.
+//! Better rungs, tried beside the connection in use (C6). One at a time, and not while the one in use is
+//! suspect: there is never more than one connection besides.
+//!
+//! Before each climb the gateway's names are asked for again, through the tunnel: they may lead
+//! elsewhere by now, or may have had no address before.
 
 use std::{
     pin::Pin,
     time::{Duration, Instant},
 };
 
+use cipherwall_proto::invitation::Endpoint;
+
 use super::Addresses;
-use crate::dial::{DialError, Dialed, Dialer};
+use crate::dial::{DialError, Dialed, Dialer, Found, LOOK_UP_TIME};
 
 /// How long one rung may take.
 const TRY_TIME: Duration = Duration::from_secs(10);
@@ -18,17 +23,33 @@ const QUIET_BYTES: u64 = 2_000;
 const QUIET_TIME: Duration = Duration::from_secs(60);
 
 type Dial = Pin<Box<dyn Future<Output = Result<Box<Dialed>, DialError>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Found> + Send>>;
 
 /// Climbs from one connection.
 pub(super) struct Climb {
     dialer: Dialer,
     addresses: Addresses,
-    /// What is tried now.
-    dial: Option<Dial>,
+    work: Work,
     /// What is tried next in this climb, the best last.
     left: Addresses,
     busy_at: Instant,
     carried: u64,
+}
+
+enum Work {
+    /// Until it is time.
+    Waits,
+    Asks(Asking),
+    /// Over this rung.
+    Dials(Endpoint, Dial),
+}
+
+/// What has come of it.
+pub(super) enum Step {
+    /// A better connection.
+    Won(Box<Dialed>),
+    /// What names lead to: [`Climb::go_on`] with the addresses.
+    Found(Found),
 }
 
 impl Climb {
@@ -37,44 +58,54 @@ impl Climb {
         Climb {
             dialer: dialer.clone(),
             addresses: addresses.clone(),
-            dial: None,
+            work: Work::Waits,
             left: Vec::new(),
             busy_at: Instant::now(),
             carried: 0,
         }
     }
 
-    /// Waits for a better connection; for ever, without a timer, while the best one is in use. May
-    /// be dropped and called again.
-    pub(super) async fn won(&mut self) -> Box<Dialed> {
+    /// Waits for the next step; for ever, without a timer, while the best rung is in use. May be
+    /// dropped and called again.
+    pub(super) async fn next(&mut self) -> Step {
         loop {
-            let Some(dial) = &mut self.dial else {
-                match self.dialer.rungs().climb_at() {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
+            match &mut self.work {
+                Work::Waits => {
+                    match self.dialer.rungs().climb_at() {
+                        Some(at) => tokio::time::sleep_until(at.into()).await,
+                        None => std::future::pending().await,
+                    }
+                    self.begin();
                 }
-                self.begin();
-                continue;
-            };
-            match dial.as_mut().await {
-                Ok(dialed) => return dialed,
-                Err(error) => tracing::debug!(%error, "no better way"),
-            }
-            self.dial = self.next();
-            if self.dial.is_none() {
-                self.dialer.rungs().stayed(true);
+                Work::Asks(asking) => {
+                    let found = asking.as_mut().await;
+                    self.work = Work::Waits;
+                    return Step::Found(found);
+                }
+                Work::Dials(_, dial) => {
+                    match dial.as_mut().await {
+                        Ok(dialed) => return Step::Won(dialed),
+                        Err(error) => tracing::debug!(%error, "no better way"),
+                    }
+                    if !self.try_next() {
+                        self.dialer.rungs().stayed(true);
+                    }
+                }
             }
         }
     }
 
-    /// Whether a connection is being made, which the gateway may know of already.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.dial.is_some()
+    /// The rung over which a connection is being made, which the gateway may know of already.
+    pub(super) fn under_way(&self) -> Option<Endpoint> {
+        match &self.work {
+            Work::Dials(endpoint, _) => Some(endpoint.clone()),
+            Work::Waits | Work::Asks(_) => None,
+        }
     }
 
     /// Not now: the connection in use may be dead, and all ways are tried at once.
     pub(super) fn call_off(&mut self) {
-        if self.dial.take().is_some() {
+        if !matches!(std::mem::replace(&mut self.work, Work::Waits), Work::Waits) {
             self.dialer.rungs().stayed(false);
         }
         self.left.clear();
@@ -88,24 +119,45 @@ impl Climb {
         self.carried = bytes;
     }
 
+    fn is_quiet(&self) -> bool {
+        self.busy_at.elapsed() >= QUIET_TIME
+    }
+
     fn begin(&mut self) {
-        let is_quiet = self.busy_at.elapsed() >= QUIET_TIME;
-        self.left = self.dialer.rungs().better(&self.addresses, is_quiet);
-        self.left.reverse();
-        self.dial = self.next();
-        if self.dial.is_none() {
+        if self.dialer.rungs().better_by_name(self.is_quiet()) {
+            let dialer = self.dialer.clone();
+            self.work = Work::Asks(Box::pin(async move { dialer.look_up(LOOK_UP_TIME).await }));
+        } else if !self.try_better() {
             self.dialer.rungs().stayed(false);
         }
     }
 
-    fn next(&mut self) -> Option<Dial> {
-        let address = self.left.pop()?;
-        let dialer = self.dialer.clone();
-        Some(Box::pin(async move {
+    /// These are the addresses now: on with the climb.
+    pub(super) fn go_on(&mut self, addresses: &Addresses) {
+        self.addresses.clone_from(addresses);
+        if !self.try_better() {
+            self.dialer.rungs().stayed(true);
+        }
+    }
+
+    fn try_better(&mut self) -> bool {
+        self.left = self.dialer.rungs().better(&self.addresses, self.is_quiet());
+        self.left.reverse();
+        self.try_next()
+    }
+
+    /// Whether there is another one to try.
+    fn try_next(&mut self) -> bool {
+        self.work = Work::Waits;
+        let Some(address) = self.left.pop() else { return false };
+        let (dialer, endpoint) = (self.dialer.clone(), address.0.clone());
+        let dial = Box::pin(async move {
             let none = DialError::NoAnswer { address: address.1 };
             let dialed = tokio::time::timeout(TRY_TIME, dialer.dial(&[address])).await;
             let dialed = dialed.unwrap_or(Err(none))?;
             Ok(Box::new(Dialed { climbed: true, ..dialed }))
-        }))
+        });
+        self.work = Work::Dials(endpoint, dial);
+        true
     }
 }

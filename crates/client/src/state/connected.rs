@@ -13,6 +13,7 @@ use cipherwall_netcfg::{ClientNetwork, MARK_DEFAULT, Protocol, TABLE_DEFAULT};
 use cipherwall_packet::{ip, offload::OffloadHeader};
 use cipherwall_proto::{
     frame::{Control, KickReason},
+    invitation::Endpoint,
     message::Welcome,
     tunnel::Event,
 };
@@ -21,7 +22,12 @@ use cipherwall_tun::Device;
 use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Context, Over, Redial, State, climb::Climb, way::Reception};
+use super::{
+    Context, Over, Redial, State,
+    climb::{Climb, Step},
+    race::Race,
+    way::Reception,
+};
 use crate::{
     dial::Dialed,
     engine::{
@@ -205,7 +211,14 @@ impl Context<'_> {
             let event = tokio::select! {
                 event = dialed.link.run(&mut on_packet) => event,
                 replacement = race.won() => return End::Replaced(replacement),
-                better = climb.won() => return End::Replaced(better),
+                step = climb.next(), if race_until.is_none() => match step {
+                    Step::Won(better) => return End::Replaced(better),
+                    Step::Found(found) => {
+                        self.learn(found).await;
+                        climb.go_on(&self.addresses);
+                        continue;
+                    }
+                },
                 change = self.surroundings.changed() => {
                     let now = self.surroundings.paths([gateway]).await;
                     let woke = matches!(change, Change::Woke(_));
@@ -246,14 +259,10 @@ impl Context<'_> {
                     climb.call_off();
                     race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
                 }
-                // as the next one may be told a moment later
                 Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
-                    if climb.is_under_way() =>
+                    if let Some(rung) = climb.under_way() =>
                 {
-                    return match timeout(TAKE_OVER_TIME, climb.won()).await {
-                        Ok(better) => End::Replaced(better),
-                        Err(_) => End::Kicked(KickReason::Superseded),
-                    };
+                    return self.taken_over(&mut climb, &rung).await;
                 }
                 // the gateway's answer to our own second connection
                 Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
@@ -278,6 +287,16 @@ impl Context<'_> {
 }
 
 impl Context<'_> {
+    /// The gateway has taken a climb for the successor of the connection in use. It may say so to that
+    /// one a moment later.
+    async fn taken_over(&self, climb: &mut Climb, rung: &Endpoint) -> End {
+        if let Ok(Step::Won(better)) = timeout(TAKE_OVER_TIME, climb.next()).await {
+            return End::Replaced(better);
+        }
+        self.dialer.rungs().swallowed(rung);
+        End::Kicked(KickReason::Superseded)
+    }
+
     /// The quality of the last second.
     fn measure(
         &self,
@@ -338,49 +357,6 @@ fn drain(replaced: Dialed, tun: &Arc<Device>) {
             tracing::debug!(%error, "the rest of a replaced connection");
         }
     });
-}
-
-/// Another connection, tried beside one that may be dead (A8).
-#[derive(Default)]
-struct Race {
-    redial: Option<Box<Redial>>,
-    since: Option<Instant>,
-    was_run: bool,
-}
-
-impl Race {
-    fn start(&mut self, redial: Redial) {
-        self.was_run = true;
-        self.since = Some(Instant::now());
-        self.redial = Some(Box::new(redial));
-    }
-
-    /// The old connection has come back to life; whether there was a race.
-    fn call_off(&mut self) -> bool {
-        self.redial.take().is_some()
-    }
-
-    /// Since when there is one.
-    fn since(&self) -> Option<Instant> {
-        self.since.filter(|_| self.redial.is_some())
-    }
-
-    /// Whether a second connection was ever tried: the gateway may know of it though we do not.
-    fn was_run(&self) -> bool {
-        self.was_run
-    }
-
-    /// Waits for the other connection; for ever if there is none, or the gateway wants none.
-    async fn won(&mut self) -> Box<Dialed> {
-        if let Some(redial) = &mut self.redial {
-            match redial.done().await {
-                Ok(dialed) => return dialed,
-                Err(error) => tracing::info!(%error, "no other connection either"),
-            }
-            self.redial = None;
-        }
-        std::future::pending().await
-    }
 }
 
 fn revoked() -> anyhow::Error {

@@ -8,16 +8,18 @@ use std::time::Duration;
 use cipherwall_proto::backoff::Backoff;
 use tokio::time::timeout;
 
-use super::{Addresses, Context, Redial, State};
+use super::{Context, Redial, State};
 use crate::{
     cli::coded,
-    dial::{DialError, Dialed},
+    dial::{DialError, Dialed, LOOK_UP_TIME},
     engine::Order,
     progress,
 };
 
 /// How long one look at the addresses is good for: the longest step of the back-off (A9, A23).
 const ROUND: Duration = Duration::from_secs(15);
+/// How long names may take while there are addresses that need none.
+const SOON: Duration = Duration::from_secs(1);
 /// How many good addresses a profile holds.
 const ADDRESSES_KEPT: usize = 8;
 
@@ -40,11 +42,7 @@ impl Context<'_> {
         let mut backoff = Backoff::new(getrandom::u64().unwrap_or_default());
         loop {
             let error = match self.dial().await {
-                Ok(dialed) => {
-                    let addresses = std::mem::take(&mut self.addresses);
-                    self.addresses = self.dialer.with_last_good(addresses);
-                    return State::Connected(Box::new(dialed));
-                }
+                Ok(dialed) => return State::Connected(Box::new(dialed)),
                 Err(Failed::Ordered(order)) => return State::ordered(order),
                 Err(Failed::Host(error)) => return State::failed(error),
                 Err(Failed::Time) => continue,
@@ -62,8 +60,23 @@ impl Context<'_> {
         }
     }
 
+    /// Addresses that are known do not wait for names that nobody answers for.
     async fn dial(&mut self) -> Result<Dialed, Failed> {
-        self.addresses = self.resolve().await?;
+        let is_cut_short = match self.dialer.has_names() && self.dialer.has_addresses() {
+            true => self.resolve(SOON).await?,
+            false => self.resolve(LOOK_UP_TIME).await?,
+        };
+        match self.dial_known().await {
+            Err(Failed::Dial(error)) if error.is_final() => Err(Failed::Dial(error)),
+            Err(Failed::Dial(_) | Failed::Time) if is_cut_short => {
+                self.resolve(LOOK_UP_TIME).await?;
+                self.dial_known().await
+            }
+            dialed => dialed,
+        }
+    }
+
+    async fn dial_known(&mut self) -> Result<Dialed, Failed> {
         let gateways = self.gateways();
         let opened = self.service.protection.flow(|flow| flow.gateways = gateways).await;
         opened.map_err(Failed::Host)?;
@@ -82,22 +95,24 @@ impl Context<'_> {
         dialed.map_err(Failed::Ordered)?.map_err(Failed::Dial)
     }
 
-    /// The gateway's addresses, from the DNS servers outside.
-    async fn resolve(&mut self) -> Result<Addresses, Failed> {
+    /// The gateway's addresses, from the DNS servers outside; whether answers were not waited for.
+    async fn resolve(&mut self, time: Duration) -> Result<bool, Failed> {
         let protection = &mut self.service.protection;
         let asks = self.dialer.has_names();
         if asks {
             protection.flow(|flow| flow.resolvers = true).await.map_err(Failed::Host)?;
         }
         let dialer = self.dialer.with_resolvers(protection.outside_resolvers());
-        let resolve = dialer.resolve();
+        let resolve = dialer.look_up(time);
         let resolve = progress::tell_of_gateway("looking for", dialer.profile(), resolve);
-        let resolved = self.meanwhile(resolve).await.map_err(Failed::Ordered)?;
+        let found = self.meanwhile(resolve).await.map_err(Failed::Ordered)?;
         if asks {
             let protection = &mut self.service.protection;
             protection.flow(|flow| flow.resolvers = false).await.map_err(Failed::Host)?;
         }
-        resolved.map_err(Failed::Dial)
+        let is_cut_short = found.is_cut_short;
+        self.addresses = dialer.known(found, &[], None).map_err(Failed::Dial)?;
+        Ok(is_cut_short)
     }
 
     /// Waits, but not longer than until something has changed that may help.

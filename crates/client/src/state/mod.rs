@@ -19,6 +19,7 @@ mod connected;
 mod connecting;
 mod disconnected;
 mod disconnecting;
+mod race;
 mod reconnecting;
 mod redial;
 mod way;
@@ -38,7 +39,7 @@ use redial::Redial;
 pub(crate) use way::Way;
 
 use crate::{
-    dial::{Address, Dialed, Dialer},
+    dial::{Address, Dialed, Dialer, Found},
     engine::{Live, Order, Pump, Service, Surroundings, Wanted, Wish, opening},
     profile::{Network, Profiles},
 };
@@ -167,6 +168,34 @@ impl Context<'_> {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// What names lead to now; whether there are addresses that were not known.
+    async fn learn(&mut self, found: Found) -> bool {
+        let before = self.gateways();
+        let known = match self.dialer.known(found, &self.addresses, self.good) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::info!(%error, "the gateway's names");
+                self.addresses.clone()
+            }
+        };
+        let is_new = known.iter().any(|address| !self.addresses.contains(address));
+        self.addresses = known;
+        let mut gateways = self.gateways();
+        let changed = self.service.protection.flow(|flow| {
+            // those of datagrams
+            let others = flow.gateways.iter().filter(|it| !before.contains(it));
+            gateways.extend(others.copied());
+            gateways.sort_unstable();
+            gateways.dedup();
+            flow.gateways = gateways;
+            flow.resolvers = false;
+        });
+        if let Err(error) = changed.await {
+            tracing::error!("{error:#}");
+        }
+        is_new
     }
 
     /// What is known of the ways to the gateway is that of the network where this host is now.

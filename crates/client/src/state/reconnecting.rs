@@ -7,15 +7,19 @@ use cipherwall_proto::backoff::Backoff;
 use cipherwall_transport::tunnel::Sender;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Addresses, Context, Redial, State};
-use crate::{cli::coded, dial::DialError, engine::Change};
+use super::{Context, Redial, State};
+use crate::{
+    cli::coded,
+    dial::{Found, LOOK_UP_TIME},
+    engine::Change,
+};
 
 /// How long the known addresses are tried before the gateway's names are asked for again (A23).
 /// From then on they are asked for as often as the back-off says (A9), so that a name that leads
 /// elsewhere now is found within one step of it.
 const ASK_AFTER: Duration = Duration::from_secs(1);
 
-type Asking = Pin<Box<dyn Future<Output = Result<Addresses, DialError>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Found> + Send>>;
 
 /// Asks for the gateway's names now and then.
 struct Names {
@@ -41,7 +45,7 @@ impl Names {
     }
 
     /// It is time to ask, with `None`, or here is the answer. May be dropped and called again.
-    async fn next(&mut self) -> Option<Result<Addresses, DialError>> {
+    async fn next(&mut self) -> Option<Found> {
         let Some(asking) = &mut self.asking else {
             sleep_until(self.at).await;
             return None;
@@ -107,17 +111,14 @@ impl Context<'_> {
 
     /// Begins to ask for names, or takes the answer; whether the gateway has addresses that were not
     /// known.
-    async fn ask(
-        &mut self,
-        answer: Option<Result<Addresses, DialError>>,
-        names: &mut Names,
-    ) -> bool {
+    async fn ask(&mut self, answer: Option<Found>, names: &mut Names) -> bool {
         let protection = &mut self.service.protection;
         let Some(answer) = answer else {
             match protection.flow(|flow| flow.resolvers = true).await {
                 Ok(()) => {
                     let dialer = self.dialer.with_resolvers(protection.outside_resolvers());
-                    names.asking = Some(Box::pin(async move { dialer.resolve().await }));
+                    names.asking =
+                        Some(Box::pin(async move { dialer.look_up(LOOK_UP_TIME).await }));
                 }
                 Err(error) => {
                     tracing::error!("{error:#}");
@@ -126,28 +127,9 @@ impl Context<'_> {
             }
             return false;
         };
-        let found = answer.unwrap_or_else(|error| {
-            tracing::info!(%error, "the gateway's names");
-            Vec::new()
-        });
-        let new = found.into_iter().filter(|found| !self.addresses.contains(found));
-        let new: Addresses = new.collect();
-        let is_new = !new.is_empty();
+        let is_new = self.learn(answer).await;
         if is_new {
             self.dialer.rungs().forget_address();
-        }
-        self.addresses.splice(0..0, new);
-        let mut gateways = self.gateways();
-        let protection = &mut self.service.protection;
-        let changed = protection.flow(|flow| {
-            // those of datagrams
-            let others = flow.gateways.iter().filter(|it| !gateways.contains(it));
-            gateways.extend(others.copied().collect::<Vec<_>>());
-            flow.gateways = gateways;
-            flow.resolvers = false;
-        });
-        if let Err(error) = changed.await {
-            tracing::error!("{error:#}");
         }
         is_new
     }

@@ -11,7 +11,7 @@
 //!   longer each time.
 //! - **A climb** ([`Ladder::better`]): while another rung than the best carries the session, the
 //!   better ones are tried beside it, one at a time, after 30 s, and after twice as long each time
-//!   that this was in vain, up to 10 minutes. Another gateway is climbed to only while nothing is
+//!   that this was in vain or did not hold for 10 minutes, up to 10 minutes. Another gateway is climbed to only while nothing is
 //!   going on: it has another public address, so that connections inside the tunnel would break.
 //!
 //! All of it concerns one network; another one begins with what is remembered of it
@@ -29,9 +29,9 @@ use crate::{invitation::Transport, jitter::Jitter};
 
 /// A connection that ends before was cut off, or was no good from the beginning.
 const YOUNG: Duration = Duration::from_secs(20);
-/// A rung that has carried so much after that is a good one.
+/// A rung that has carried so much after that does not cut connections off at their beginning.
 const PROOF_BYTES: u64 = 1 << 20;
-/// So is one that has been in use for so long.
+/// One that has been in use for so long holds. Some networks end connections after many bytes.
 const PROOF_TIME: Duration = Duration::from_secs(600);
 /// How long one early death is remembered; each further one twice as long as the one before.
 const STRIKE: Duration = Duration::from_secs(60);
@@ -110,6 +110,9 @@ struct Current {
     candidate: Candidate,
     since: Instant,
     climbed: bool,
+    /// Its early deaths are forgotten.
+    pardoned: bool,
+    /// It holds.
     proven: bool,
 }
 
@@ -157,7 +160,8 @@ impl Ladder {
         }
         self.doubt = None;
         self.answered(candidate);
-        self.current = Some(Current { candidate, since: now, climbed, proven: false });
+        self.current =
+            Some(Current { candidate, since: now, climbed, pardoned: false, proven: false });
         self.wait_for_climb(now);
     }
 
@@ -202,17 +206,28 @@ impl Ladder {
         self.climb_at = None;
     }
 
+    /// A climb to this rung has ended the connection in use, for the gateway took it for its
+    /// successor, and then brought nothing.
+    pub fn swallowed(&mut self, now: Instant, rung: usize) {
+        self.stayed(now, true);
+        self.cut_off(now, rung);
+        self.ended();
+    }
+
     /// The connection has carried so many bytes by now.
     pub fn carried(&mut self, now: Instant, bytes: u64) {
         let Some(current) = &mut self.current else { return };
         let age = now.saturating_duration_since(current.since);
-        if current.proven || age < YOUNG || bytes < PROOF_BYTES && age < PROOF_TIME {
-            return;
+        let holds = age >= PROOF_TIME;
+        if !current.pardoned && (holds || age >= YOUNG && bytes >= PROOF_BYTES) {
+            current.pardoned = true;
+            self.deaths.remove(&current.candidate.rung);
         }
-        current.proven = true;
-        self.deaths.remove(&current.candidate.rung);
-        if current.climbed || current.candidate.rung == 0 {
-            self.interval = CLIMB_FIRST;
+        if !current.proven && holds {
+            current.proven = true;
+            if current.climbed || current.candidate.rung == 0 {
+                self.interval = CLIMB_FIRST;
+            }
         }
     }
 

@@ -24,6 +24,9 @@ const REPEAT: Duration = Duration::from_millis(800);
 /// Longer answers come over TCP, since the question allows no more (RFC 1035, 4.2.1).
 const DATAGRAM_MAX: usize = 512;
 
+/// How many addresses of one kind are taken: each costs whoever tries them all its time.
+pub(super) const ADDRESSES_MAX: usize = 8;
+
 /// The addresses of this kind that `server` knows of `name`; at least one. The caller sets a time
 /// limit.
 pub(super) async fn addresses(
@@ -40,7 +43,7 @@ pub(super) async fn addresses(
     addresses_in(&answer, kind)
 }
 
-/// The addresses of this kind in an answer; at least one.
+/// The first addresses of this kind in an answer; at least one.
 pub(super) fn addresses_in(answer: &Message, kind: RecordType) -> Result<Vec<IpAddr>, ServerError> {
     let code = answer.metadata.response_code;
     if code == ResponseCode::NXDomain {
@@ -50,7 +53,8 @@ pub(super) fn addresses_in(answer: &Message, kind: RecordType) -> Result<Vec<IpA
         return Err(ServerError::Refused(code));
     }
     let of_kind = answer.answers.iter().filter(|record| record.record_type() == kind);
-    let addresses: Vec<_> = of_kind.filter_map(|record| record.data.ip_addr()).collect();
+    let addresses = of_kind.filter_map(|record| record.data.ip_addr());
+    let addresses: Vec<_> = addresses.take(ADDRESSES_MAX).collect();
     if addresses.is_empty() { Err(ServerError::NotFound) } else { Ok(addresses) }
 }
 

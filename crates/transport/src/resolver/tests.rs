@@ -178,6 +178,19 @@ async fn long_answers_come_over_tcp() {
     assert_eq!(found(&[address]).await, both());
 }
 
+#[test]
+fn of_many_addresses_the_first_ones_are_taken() {
+    let mut question = Message::query();
+    question.add_query(hickory_proto::op::Query::query(name("gw.example").unwrap(), RecordType::A));
+    let mut answer = right(&question);
+    for last in 0..200 {
+        let data = RData::A(Ipv4Addr::new(198, 51, 100, last).into());
+        answer.add_answer(Record::from_rdata(name("gw.example").unwrap(), 60, data));
+    }
+    let found = ask::addresses_in(&answer, RecordType::A).unwrap();
+    assert_eq!((found.len(), found[0]), (ask::ADDRESSES_MAX, IpAddr::from(V4)));
+}
+
 #[tokio::test]
 async fn errors_say_which_server_and_what() {
     let unknown = server(|question| vec![failing(question, ResponseCode::NXDomain)]).await;
