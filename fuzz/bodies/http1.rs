@@ -8,6 +8,8 @@ use crate::site::request::{BodyLength, Request};
 
 /// More than nginx's buffers for a head hold.
 const HEAD_MAX: usize = 40 * 1_024;
+/// Those that are kept, and those that matter behind them.
+const FIELDS_MAX: usize = 256 + 14;
 
 /// First byte: in pieces of which length bodies come (0: whole). The rest is a connection's bytes.
 pub(crate) fn run(data: &[u8]) {
@@ -72,6 +74,7 @@ fn check(request: &Request) {
     assert!(!path.contains(&0), "a path with a 0");
     assert!(!path.split(|byte| *byte == b'/').any(|part| part == b".."), "a path that leads up");
     let _ = (request.wants_padding(), request.wants_keep_alive());
+    assert!(request.fields.len() <= FIELDS_MAX, "{} fields", request.fields.len());
 }
 
 fn held(request: &Request) -> usize {

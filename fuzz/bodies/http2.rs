@@ -10,6 +10,8 @@ use crate::site::request::Request;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Fields of a request, as nginx bounds them, and what they are held with.
 const HEAD_MAX: usize = 40 * 1_024;
+/// Those that are kept, and those that matter behind them.
+const FIELDS_MAX: usize = 256 + 14;
 
 /// First byte: in pieces of which length the rest comes (0: whole), and whether the preface is in front
 /// of it already.
@@ -79,6 +81,7 @@ fn requests(bytes: &[u8], piece: usize) -> Vec<Vec<u8>> {
 fn path(request: &Request) -> Vec<u8> {
     let held: usize = request.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
     assert!(held <= HEAD_MAX, "{held} bytes of fields");
+    assert!(request.fields.len() <= FIELDS_MAX, "{} fields", request.fields.len());
     let path = &request.target.path;
     assert_eq!(path.first(), Some(&b'/'));
     assert!(!path.contains(&0));

@@ -7,8 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Limits;
 
-/// Descriptors left for sessions, sockets and the database, and for connections on their way out.
-const RESERVE: u64 = 1_024 + crate::places::GOING_MAX as u64;
+/// Descriptors left for sessions, sockets and the database, for connections on their way out, and
+/// for those to another site that is shown.
+const RESERVE: u64 = 1_024 + (crate::places::GOING_MAX + crate::site::ASKED_MAX) as u64;
 
 /// Raises the limit of this process to what it may have, and lowers the number of connections
 /// that have not logged in to what then fits, so that they cannot keep out sessions.
@@ -93,7 +94,7 @@ mod tests {
     fn connections_leave_room_for_sessions() {
         assert_eq!(fitting(4096, u64::MAX), 4096);
         assert_eq!(fitting(4096, 1 << 20), 4096);
-        assert_eq!(fitting(4096, 4096), 2816);
+        assert_eq!(fitting(4096, 4096), 2560);
         assert_eq!(fitting(4096, 1024), 512);
         assert_eq!(fitting(100, 1024), 100);
     }

@@ -1,12 +1,12 @@
 //! Bodies of answers, read piece by piece.
 
-use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::proxy::Upstream;
+use super::{filter::Multipart, proxy::Upstream};
 
 /// How much of a file is read at a time, in bytes.
 const PIECE: u64 = 16 * 1024;
@@ -16,8 +16,7 @@ pub(super) enum Body {
     Empty,
     Bytes(Bytes),
     File(Part),
-    /// One after the other.
-    Parts(VecDeque<Body>),
+    Multipart(Box<Multipart>),
     Gzip(Box<Gzip>),
     Upstream(Box<Upstream>),
 }
@@ -38,23 +37,23 @@ impl Body {
                 Body::Bytes(bytes) => Ok(Some(bytes).filter(|bytes| !bytes.is_empty())),
                 Body::Empty
                 | Body::File(_)
-                | Body::Parts(_)
+                | Body::Multipart(_)
                 | Body::Gzip(_)
                 | Body::Upstream(_) => Ok(None),
             },
             Body::File(part) => part.next().await,
-            Body::Parts(parts) => {
-                while let Some(first) = parts.front_mut() {
-                    // parts are no parts of parts
-                    if let Some(piece) = Box::pin(first.next()).await? {
-                        return Ok(Some(piece));
-                    }
-                    parts.pop_front();
-                }
-                Ok(None)
-            }
+            Body::Multipart(parts) => Box::pin(parts.next()).await,
             Body::Gzip(gzip) => Box::pin(gzip.next()).await,
             Body::Upstream(upstream) => upstream.next().await,
+        }
+    }
+
+    /// Whether another site's connection is behind it.
+    pub(super) fn is_fetched(&self) -> bool {
+        match self {
+            Body::Upstream(_) => true,
+            Body::Gzip(gzip) => gzip.source.is_fetched(),
+            Body::Empty | Body::Bytes(_) | Body::File(_) | Body::Multipart(_) => false,
         }
     }
 
@@ -69,7 +68,7 @@ impl Body {
             Body::File(part) => {
                 Body::File(Part { file: part.file.clone(), at: part.at + from, left: count })
             }
-            Body::Empty | Body::Parts(_) | Body::Gzip(_) | Body::Upstream(_) => Body::Empty,
+            Body::Empty | Body::Multipart(_) | Body::Gzip(_) | Body::Upstream(_) => Body::Empty,
         }
     }
 }

@@ -92,7 +92,7 @@ impl Content {
         body: Result<Vec<u8>, u16>,
     ) -> Answer {
         match (&**self, body) {
-            (Content::Proxy(proxy), Ok(body)) => proxy.answer(request, &body).await,
+            (Content::Proxy(proxy), Ok(body)) => proxy.answer(request, length, &body).await,
             (_, Err(status)) => Answer::page(status, request),
             (Content::Welcome { .. } | Content::Folder(_), Ok(_)) => {
                 self.answer(request, length).await
@@ -203,17 +203,30 @@ fn open(root: &Path, method: &[u8], path: &[u8]) -> Found {
 /// What is at a path, as far as everybody may read it: a web server would be nobody special.
 fn metadata(root: &Path, path: &[u8]) -> Result<Metadata, u16> {
     let path = on_disk(root, path);
-    let metadata = std::fs::metadata(&path).map_err(|error| status(&error))?;
-    let is_open =
-        |metadata: &Metadata| metadata.mode() & if metadata.is_dir() { 0o001 } else { 0o004 } != 0;
-    let parents = path.ancestors().skip(1).take_while(|parent| parent.starts_with(root));
+    let found = |error: io::Error| status(&error);
+    let metadata = std::fs::metadata(&path).map_err(found)?;
+    // where links lead to counts as well as where they are; the root is the owner's choice
+    let real_root = root.canonicalize().map_err(found)?;
+    let real = path.canonicalize().map_err(found)?;
+    let top = if real.starts_with(&real_root) { &real_root } else { Path::new("/") };
+    let parents = parents(&path, root).chain(parents(&real, top));
     for parent in parents {
-        if !is_open(&std::fs::metadata(parent).map_err(|error| status(&error))?) {
+        if !is_open(&std::fs::metadata(parent).map_err(found)?) {
             // `try_files` does not tell it from a file that is not there
             return Err(404);
         }
     }
     if is_open(&metadata) { Ok(metadata) } else { Err(403) }
+}
+
+/// Whether everybody may read a file, or go through a folder.
+fn is_open(metadata: &Metadata) -> bool {
+    metadata.mode() & if metadata.is_dir() { 0o001 } else { 0o004 } != 0
+}
+
+/// The folders that a path is in, up to `top`.
+fn parents<'a>(path: &'a Path, top: &'a Path) -> impl Iterator<Item = &'a Path> {
+    path.ancestors().skip(1).take_while(move |parent| parent.starts_with(top))
 }
 
 fn on_disk(root: &Path, path: &[u8]) -> PathBuf {
@@ -223,4 +236,57 @@ fn on_disk(root: &Path, path: &[u8]) -> PathBuf {
 
 fn status(error: &io::Error) -> u16 {
     if error.kind() == io::ErrorKind::PermissionDenied { 403 } else { 404 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use super::*;
+
+    #[test]
+    fn files_are_shown_that_everybody_may_read_wherever_links_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let [root, closed, public] = ["site", "closed", "public"].map(|name| dir.path().join(name));
+        let allow = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        for folder in [&root, &closed, &public, &root.join("shut"), &closed.join("open")] {
+            fs::create_dir_all(folder).unwrap();
+            allow(folder, 0o755);
+        }
+        allow(dir.path(), 0o755);
+        let file = |path: &Path, mode| {
+            fs::write(path, "x").unwrap();
+            allow(path, mode);
+        };
+        for folder in [&root, &root.join("shut"), &closed, &public] {
+            file(&folder.join("a"), 0o644);
+            file(&folder.join("b"), 0o600);
+        }
+        file(&closed.join("open/a"), 0o644);
+        symlink("a", root.join("link")).unwrap();
+        symlink(closed.join("a"), root.join("out")).unwrap();
+        symlink(closed.join("open"), root.join("deep")).unwrap();
+        symlink(&public, root.join("public")).unwrap();
+        symlink("shut/a", root.join("within")).unwrap();
+        for folder in [&root.join("shut"), &closed] {
+            allow(folder, 0o700);
+        }
+        let shown = |path: &str| metadata(&root, path.as_bytes()).map(|_| ());
+        for path in ["/", "/a", "/link", "/public", "/public/a"] {
+            assert_eq!(shown(path), Ok(()), "{path}");
+        }
+        assert_eq!([shown("/b"), shown("/public/b")], [Err(403); 2]);
+        for path in ["/shut/a", "/within", "/out", "/deep/a", "/nothing"] {
+            assert_eq!(shown(path), Err(404), "{path}");
+        }
+        // a link to the root itself is the owner's choice, too
+        let other = dir.path().join("other");
+        symlink(&root, &other).unwrap();
+        assert!(metadata(&other, b"/a").is_ok());
+    }
 }

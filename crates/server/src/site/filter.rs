@@ -1,6 +1,10 @@
 //! What nginx does to an answer on its way out: conditions, compression, ranges.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    borrow::Cow,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 
@@ -18,6 +22,11 @@ const GZIP_MIN: u64 = 20;
 pub(super) fn finish(answer: Answer, request: &Request) -> Answer {
     let answer = answer.unless_known(request);
     in_ranges(compressed(answer, request), request)
+}
+
+/// The same for an answer of another site's, which has decided about conditions and ranges itself.
+pub(super) fn finish_fetched(answer: Answer, request: &Request) -> Answer {
+    compressed(answer, request)
 }
 
 /// Through gzip, where nginx would: pages of text only, for those who accept it.
@@ -108,7 +117,9 @@ fn in_ranges(mut answer: Answer, request: &Request) -> Answer {
             && range[..6].eq_ignore_ascii_case(b"bytes=")
             && is_current(&answer, request)
     });
-    match asked.map_or(Ranges::Ignored, |range| parse_ranges(&range[6..], length)) {
+    let asked = asked.map(|range| &range[6..]).unwrap_or_default();
+    let ranges = if asked.is_empty() { Ranges::Ignored } else { parse_ranges(asked, length) };
+    match ranges {
         Ranges::Ignored => answer.add("Accept-Ranges", "bytes"),
         Ranges::Wrong => {
             answer = Answer { is_file: true, ..Answer::page(416, request) };
@@ -122,7 +133,7 @@ fn in_ranges(mut answer: Answer, request: &Request) -> Answer {
                     answer.body = answer.body.part(from, to - from);
                     answer.length = Some(to - from);
                 }
-                _ => multipart(&mut answer, &ranges, length),
+                _ => multipart(&mut answer, asked, &ranges, length),
             }
         }
     }
@@ -171,29 +182,72 @@ fn parse_range(range: &[u8], length: u64) -> Option<Range> {
     })
 }
 
+/// Several parts of a body. They are formed one by one: a visitor may ask for thousands.
+pub(super) struct Multipart {
+    whole: Body,
+    length: u64,
+    kind: Cow<'static, str>,
+    boundary: String,
+    /// The ranges of them that have not been begun, as they were asked for.
+    list: Vec<u8>,
+    at: usize,
+    /// The one under way.
+    part: Body,
+    is_over: bool,
+}
+
+impl Multipart {
+    /// The next piece; `None` at the end.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some(piece) = self.part.next().await? {
+            return Ok(Some(piece));
+        }
+        while self.at <= self.list.len() {
+            let rest = &self.list[self.at..];
+            let range = rest.split(|byte| *byte == b',').next().unwrap_or_default();
+            self.at += range.len() + 1;
+            let range = parse_range(range, self.length);
+            if let Some((from, to)) = range.filter(|(from, to)| from < to) {
+                self.part = self.whole.part(from, to - from);
+                return Ok(Some(self.head((from, to)).into()));
+            }
+        }
+        let is_over = std::mem::replace(&mut self.is_over, true);
+        Ok((!is_over).then(|| self.tail().into()))
+    }
+
+    fn head(&self, (from, to): Range) -> String {
+        let Self { boundary, kind, length, .. } = self;
+        let last = to - 1;
+        format!(
+            "\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: bytes {from}-{last}/{length}\r\n\
+             \r\n"
+        )
+    }
+
+    fn tail(&self) -> String {
+        format!("\r\n--{}--\r\n", self.boundary)
+    }
+}
+
 /// Several parts, with nginx's kind of boundary.
-fn multipart(answer: &mut Answer, ranges: &[Range], length: u64) {
+fn multipart(answer: &mut Answer, list: &[u8], ranges: &[Range], length: u64) {
     static BOUNDARY: AtomicU64 = AtomicU64::new(1);
     let boundary = format!("{:020}", BOUNDARY.fetch_add(1, Ordering::Relaxed));
-    let kind = answer.kind.take().unwrap_or_default();
-    let mut parts = std::collections::VecDeque::new();
-    let mut size = 0;
-    for &(from, to) in ranges {
-        let head = format!(
-            "\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: bytes {from}-{}/{length}\r\n\
-             \r\n",
-            to - 1
-        );
-        size += head.len() as u64 + (to - from);
-        parts.push_back(Body::Bytes(head.into()));
-        parts.push_back(answer.body.part(from, to - from));
-    }
-    let tail = format!("\r\n--{boundary}--\r\n");
-    size += tail.len() as u64;
-    parts.push_back(Body::Bytes(Bytes::from(tail)));
-    answer.kind = Some(format!("multipart/byteranges; boundary={boundary}").into());
-    answer.length = Some(size);
-    answer.body = Body::Parts(parts);
+    let parts = Multipart {
+        whole: std::mem::replace(&mut answer.body, Body::Empty),
+        length,
+        kind: answer.kind.take().unwrap_or_default(),
+        boundary,
+        list: list.to_vec(),
+        at: 0,
+        part: Body::Empty,
+        is_over: false,
+    };
+    answer.kind = Some(format!("multipart/byteranges; boundary={}", parts.boundary).into());
+    let sizes = ranges.iter().map(|range| parts.head(*range).len() as u64 + range.1 - range.0);
+    answer.length = Some(sizes.sum::<u64>() + parts.tail().len() as u64);
+    answer.body = Body::Multipart(Box::new(parts));
 }
 
 #[cfg(test)]
@@ -242,5 +296,28 @@ mod tests {
         ] {
             assert_eq!(read(list), expected, "{list}");
         }
+    }
+
+    #[tokio::test]
+    async fn many_parts_are_as_long_as_announced() {
+        let mut request = Request::new();
+        request.version = Version::Http11;
+        let list = format!("bytes={}500-,7-8", "1-1,".repeat(90));
+        request.add_field(b"Range", list.as_bytes()).unwrap();
+        let body = Body::Bytes(Bytes::from(vec![b'a'; 100]));
+        let answer = Answer { in_ranges: true, ..Answer::ok("text/plain", 100, body) };
+        let mut answer = finish(answer, &request);
+        assert_eq!(answer.status, 206);
+        let (mut sent, mut parts) = (Vec::new(), 0);
+        while let Some(piece) = answer.body.next().await.unwrap() {
+            parts += usize::from(piece.starts_with(b"\r\n--"));
+            sent.extend_from_slice(&piece);
+        }
+        assert_eq!(answer.length, Some(sent.len() as u64));
+        assert_eq!(parts, 92, "91 and the end");
+        let text = String::from_utf8(sent).unwrap();
+        assert!(text.contains("Content-Range: bytes 7-8/100\r\n\r\naa\r\n--"), "{text}");
+        assert!(text.ends_with("--\r\n"));
+        let Body::Multipart(_) = answer.body else { panic!("all parts at once") };
     }
 }

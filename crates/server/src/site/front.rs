@@ -47,6 +47,9 @@ const SSL2_MAX: usize = RECORD_MAX + HEADER - SSL2_HEADER + 1;
 const UNEXPECTED_MESSAGE: u8 = 10;
 const RECORD_OVERFLOW: u8 = 22;
 const DECODE_ERROR: u8 = 50;
+const PROTOCOL_VERSION: u8 = 70;
+/// So many empty records are passed over (`MAX_EMPTY_RECORDS`).
+const EMPTY_MAX: usize = 32;
 
 /// What OpenSSL says before it closes.
 fn alert(description: u8) -> First {
@@ -72,6 +75,8 @@ pub async fn first_bytes(carrier: &Carrier) -> io::Result<First> {
                         return Ok(First::Refused(Refusal { read, ..refusal }));
                     }
                     (Ok(first), _) => return Ok(first),
+                    // what is there is not enough, and yet all that is asked for: no use in asking again
+                    (Err(next), _) if next.needed <= seen.count => return Ok(First::Tls),
                     (Err(next), _) => more = next,
                 }
             }
@@ -95,26 +100,41 @@ fn judge(mut seen: &[u8], count: usize) -> Result<First, More> {
     while let [0x16, 3, _, 0, 0, rest @ ..] = seen {
         seen = rest;
         passed += HEADER;
+        if passed > EMPTY_MAX * HEADER {
+            return Ok(alert(UNEXPECTED_MESSAGE));
+        }
     }
+    // only the first record may be something else than TLS
+    let is_first = passed == 0;
     let header_of = |length| More { needed: passed + length, end: None };
     let Some(&first) = seen.first() else { return Err(header_of(1)) };
-    if first != 0x16 && first & 0x80 == 0 {
-        return Ok(if passed > 0 { alert(UNEXPECTED_MESSAGE) } else { First::Plain });
+    if is_first && first != 0x16 && first & 0x80 == 0 {
+        return Ok(First::Plain);
     }
     let Some(header) = seen.first_chunk::<HEADER>() else { return Err(header_of(HEADER)) };
-    if first & 0x80 != 0 && header[2] == 1 {
-        return judge_ssl2(u16::from_be_bytes([first & 0x7f, header[1]]).into(), passed, count);
+    if is_first && first & 0x80 != 0 && header[2] == 1 {
+        return judge_ssl2(u16::from_be_bytes([first & 0x7f, header[1]]).into(), count);
     }
     if header[1] != 3 {
-        return Ok(refused(None));
+        return Ok(if is_first { refused(None) } else { alert(PROTOCOL_VERSION) });
     }
+    judge_record(seen, header, passed, count)
+}
+
+/// A record with this header, behind so many bytes, of `count` that have come in all.
+fn judge_record(
+    seen: &[u8],
+    header: &[u8; HEADER],
+    passed: usize,
+    count: usize,
+) -> Result<First, More> {
     let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
     if length > RECORD_MAX {
         return Ok(alert(RECORD_OVERFLOW));
     }
     let end = passed + HEADER + length;
     let more = |needed| Err(More { needed, end: Some(end) });
-    if first != 0x16 {
+    if header[0] != 0x16 {
         // of the record's own version
         let alert = [0x15, 3, header[2], 0, 2, 2, UNEXPECTED_MESSAGE];
         return if count < end { more(end) } else { Ok(refused(Some(alert))) };
@@ -129,9 +149,9 @@ fn judge(mut seen: &[u8], count: usize) -> Result<First, More> {
     }
 }
 
-/// A hello of SSL 2 of this length, behind so many bytes, of `count` that have come in all.
-fn judge_ssl2(length: usize, passed: usize, count: usize) -> Result<First, More> {
-    let end = passed + SSL2_HEADER + length;
+/// A hello of SSL 2 of this length, of which `count` bytes have come.
+fn judge_ssl2(length: usize, count: usize) -> Result<First, More> {
+    let end = SSL2_HEADER + length;
     match length {
         ..SSL2_MIN => Ok(alert(DECODE_ERROR)),
         SSL2_MAX.. => Ok(alert(RECORD_OVERFLOW)),
@@ -208,6 +228,45 @@ mod tests {
             (b"\xc1\x44\x01\x03\x01", Ok(alert(RECORD_OVERFLOW))),
         ] {
             assert_eq!(judge(bytes, bytes.len()), expected, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn empty_records_are_passed_over_up_to_openssl_s_bound() {
+        let behind = |count: usize, bytes: &[u8]| {
+            let bytes = [b"\x16\x03\x01\0\0".repeat(count).as_slice(), bytes].concat();
+            judge(&bytes, bytes.len())
+        };
+        assert_eq!(behind(32, b""), Err(More { needed: 161, end: None }));
+        assert_eq!(behind(32, b"\x16\x03\x01\x02\0\x01"), Ok(First::Tls));
+        assert_eq!(behind(33, b""), Ok(alert(UNEXPECTED_MESSAGE)));
+        assert_eq!(behind(5_000, b""), Ok(alert(UNEXPECTED_MESSAGE)));
+        assert_eq!(behind(1, b"GET"), Err(More { needed: 10, end: None }));
+        for later in [&b"GET /"[..], b"\x80\x2e\x01\x03\x01", b"\x16\x05\x01\0\0"] {
+            assert_eq!(behind(1, later), Ok(alert(PROTOCOL_VERSION)), "{later:x?}");
+        }
+        assert_eq!(behind(1, b"\x17\x03\x03\0\0"), Ok(alert(UNEXPECTED_MESSAGE)));
+    }
+
+    #[test]
+    fn no_bytes_keep_a_thread_for_good() {
+        use std::{io::Write, net::TcpListener, sync::mpsc, thread, time::Duration};
+        for sent in [b"\x16\x03\x01\0\0".repeat(206), vec![0x80; 3_000], vec![0x16; 3_000]] {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let mut visitor = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            visitor.write_all(&sent).unwrap();
+            let (tcp, _) = listener.accept().unwrap();
+            tcp.set_nonblocking(true).unwrap();
+            let (tell, told) = mpsc::channel();
+            // not joined: it would never end
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let looked = runtime.unwrap().block_on(async {
+                    first_bytes(&Carrier::from(TcpStream::from_std(tcp).unwrap())).await
+                });
+                let _ = tell.send(looked.is_ok());
+            });
+            assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(true), "{:x?}", &sent[..5]);
         }
     }
 

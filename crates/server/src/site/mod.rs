@@ -41,6 +41,7 @@ use self::{
 use crate::config;
 
 pub use front::{First, first_bytes, refuse};
+pub use proxy::ASKED_MAX;
 
 /// How long a request's header may take, counted from the TCP connection on, as with nginx.
 pub const HEADER_TIME: Duration = Duration::from_secs(60);

@@ -1,5 +1,7 @@
 //! The site as a reverse proxy: somebody else's pages, as nginx's `proxy_pass` shows them.
 
+mod names;
+
 use std::{borrow::Cow, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -10,15 +12,17 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
+use self::names::Names;
 use super::{
-    answer::{Answer, reason},
+    answer::{Answer, HEADER_TOO_LARGE, reason},
     body::Body,
     filter,
-    request::Request,
+    request::{BodyLength, Request},
 };
 use crate::config::Upstream as Target;
 
@@ -31,6 +35,9 @@ const HEAD_MAX: usize = 4_096;
 const READ: usize = 4_096;
 const PIECE_MAX: usize = 32 * 1_024;
 const FIELDS_MAX: usize = 100;
+/// Connections to the other site at a time, for all visitors.
+pub const ASKED_MAX: usize = 256;
+static ASKED: Semaphore = Semaphore::const_new(ASKED_MAX);
 /// Certificates that this host trusts.
 const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -62,6 +69,7 @@ const NOT_SHOWN: [&str; 9] = [
 /// The other site.
 pub(super) struct Proxy {
     target: Target,
+    names: Names,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
@@ -73,6 +81,15 @@ pub(super) struct Upstream {
     stream: Pin<Box<dyn Stream>>,
     buffer: BytesMut,
     framing: Framing,
+    _permit: SemaphorePermit<'static>,
+}
+
+/// An answer whose head has come: what is there of its body, and where the rest comes from.
+struct Coming {
+    head: Head,
+    stream: Pin<Box<dyn Stream>>,
+    buffer: BytesMut,
+    permit: SemaphorePermit<'static>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,19 +123,31 @@ impl Proxy {
     /// It is an `https` one, and this host trusts nobody.
     pub(super) fn new(target: &Target) -> io::Result<Self> {
         let tls = if target.tls { Some(tls(&target.at.host)?) } else { None };
-        Ok(Self { target: target.clone(), tls })
+        Ok(Self { target: target.clone(), names: Names::new(&target.at), tls })
     }
 
     /// Its answer, or nginx's page for that there is none.
-    pub(super) async fn answer(&self, request: &Request, body: &[u8]) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        request: &Request,
+        length: BodyLength,
+        body: &[u8],
+    ) -> Answer {
+        if request.is_cut {
+            return Answer::page(HEADER_TOO_LARGE, request);
+        }
+        // a body without bytes is a body
+        let body = Some(body).filter(|_| length != BodyLength::None);
         match self.ask(request, body).await {
-            Ok(answer) => filter::finish(answer, request),
+            Ok(answer) => filter::finish_fetched(answer, request),
             Err(Trouble::Late) => Answer::page(504, request),
             Err(Trouble::Broken) => Answer::page(502, request),
         }
     }
 
-    async fn ask(&self, request: &Request, body: &[u8]) -> Result<Answer, Trouble> {
+    async fn ask(&self, request: &Request, body: Option<&[u8]>) -> Result<Answer, Trouble> {
+        // as if it were slow
+        let permit = in_time(async { ASKED.acquire().await.map_err(io::Error::other) }).await?;
         let mut stream = in_time(self.connect()).await?;
         let asked = self.form(request, body);
         in_time(async {
@@ -130,7 +159,7 @@ impl Proxy {
         loop {
             if let Some((head, length)) = parse(&buffer)? {
                 buffer.advance(length);
-                return Ok(self.form_answer(head, request, stream, buffer));
+                return Ok(self.form_answer(Coming { head, stream, buffer, permit }, request));
             }
             if buffer.len() >= HEAD_MAX {
                 return Err(Trouble::Broken);
@@ -143,8 +172,7 @@ impl Proxy {
     }
 
     async fn connect(&self) -> io::Result<Pin<Box<dyn Stream>>> {
-        let at = &self.target.at;
-        let tcp = TcpStream::connect((at.host.as_str(), at.port)).await?;
+        let tcp = TcpStream::connect(&*self.names.addresses().await?).await?;
         tcp.set_nodelay(true)?;
         Ok(match &self.tls {
             Some((tls, name)) => Box::pin(tls.connect(name.clone(), tcp).await?),
@@ -153,7 +181,7 @@ impl Proxy {
     }
 
     /// The request as nginx sends it on.
-    fn form(&self, request: &Request, body: &[u8]) -> Vec<u8> {
+    fn form(&self, request: &Request, body: Option<&[u8]>) -> Vec<u8> {
         let mut asked = request.method.clone();
         asked.push(b' ');
         asked.extend_from_slice(&request.raw);
@@ -161,7 +189,7 @@ impl Proxy {
         asked.extend_from_slice(
             format!(" HTTP/1.0\r\nHost: {authority}\r\nConnection: close\r\n").as_bytes(),
         );
-        if !body.is_empty() {
+        if let Some(body) = body {
             asked.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
         for (name, value) in &request.fields {
@@ -170,17 +198,12 @@ impl Proxy {
             }
         }
         asked.extend_from_slice(b"\r\n");
-        asked.extend_from_slice(body);
+        asked.extend_from_slice(body.unwrap_or_default());
         asked
     }
 
-    fn form_answer(
-        &self,
-        head: Head,
-        request: &Request,
-        stream: Pin<Box<dyn Stream>>,
-        buffer: BytesMut,
-    ) -> Answer {
+    fn form_answer(&self, coming: Coming, request: &Request) -> Answer {
+        let Coming { head, stream, buffer, permit } = coming;
         let field =
             |name: &str| head.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
         let text = |name| field(name).map(|(_, value)| String::from_utf8_lossy(value).into_owned());
@@ -193,7 +216,7 @@ impl Proxy {
             Some(length) => Framing::Left(length),
             None => Framing::Open,
         };
-        let body = Body::Upstream(Box::new(Upstream { stream, buffer, framing }));
+        let body = Body::Upstream(Box::new(Upstream { stream, buffer, framing, _permit: permit }));
         let kind = text("content-type").map(Cow::Owned);
         let mut answer = Answer { kind, ..Answer::ok("", 0, body) };
         answer.length = length.filter(|_| !is_chunked);
@@ -341,3 +364,6 @@ impl Upstream {
         Ok(is_more)
     }
 }
+
+#[cfg(test)]
+mod tests;

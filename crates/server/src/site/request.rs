@@ -1,6 +1,9 @@
 //! What a visitor asks for, whatever the version of HTTP, and whether nginx would answer it.
 
-use super::uri::{self, Target};
+use super::{
+    answer::HEADER_TOO_LARGE,
+    uri::{self, Target},
+};
 
 /// The version of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +28,11 @@ pub(super) struct Request {
     pub(super) host: Option<Vec<u8>>,
     /// Names as they were sent, values.
     pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// There were more of them than are kept.
+    pub(super) is_cut: bool,
+    count: u32,
     has_host_field: bool,
+    wants_keep_alive: Option<bool>,
 }
 
 /// The body that follows a request.
@@ -60,6 +67,15 @@ const UNIQUE: [&str; 10] = [
     "authorization",
 ];
 
+/// Fields of which the first one decides about the answer, besides those.
+const READ: [&str; 4] = ["range", "accept-encoding", "via", "user-agent"];
+/// How many fields there may be, as with Debian's nginx (its `max_headers`).
+const COUNT_MAX: u32 = 1_000;
+/// How many of them are kept. Of further ones those that decide about the answer are.
+const FIELDS_MAX: usize = 256;
+/// What a field takes besides its bytes, in bytes.
+const FIELD_COST: usize = 112;
+
 /// An answer without a site, by its status.
 pub(super) type Refusal = u16;
 
@@ -73,7 +89,10 @@ impl Request {
             version: Version::Http10,
             host: None,
             fields: Vec::new(),
+            is_cut: false,
+            count: 0,
             has_host_field: false,
+            wants_keep_alive: None,
         }
     }
 
@@ -96,20 +115,43 @@ impl Request {
 
     /// Adds a field.
     pub(super) fn add_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        self.count += 1;
+        if self.count > COUNT_MAX {
+            return Err(HEADER_TOO_LARGE);
+        }
+        self.add_uncounted(name, value)
+    }
+
+    /// The same for what nginx does not count: `:authority`, `cookie` in HTTP/2.
+    pub(super) fn add_uncounted(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         if name.eq_ignore_ascii_case(b"host") {
             if std::mem::replace(&mut self.has_host_field, true) {
                 return Err(400);
             }
             self.set_host(value)?;
         }
-        let is_this = |unique: &&str| name.eq_ignore_ascii_case(unique.as_bytes());
-        if let Some(name) = UNIQUE.iter().find(|unique| is_this(unique))
-            && self.field(name).is_some()
-        {
+        let is_this = |known: &&&str| name.eq_ignore_ascii_case(known.as_bytes());
+        let unique = UNIQUE.iter().find(is_this);
+        if unique.is_some_and(|name| self.field(name).is_some()) {
             return Err(400);
         }
-        self.fields.push((name.to_vec(), value.to_vec()));
+        if name.eq_ignore_ascii_case(b"connection") {
+            self.wants_keep_alive = keeps_alive(value).or(self.wants_keep_alive);
+        }
+        let is_read = || READ.iter().find(is_this).is_some_and(|name| self.field(name).is_none());
+        if self.fields.len() < FIELDS_MAX || unique.is_some() || is_read() {
+            self.fields.push((name.to_vec(), value.to_vec()));
+        } else {
+            self.is_cut = true;
+        }
         Ok(())
+    }
+
+    /// The memory that it takes, in bytes, more or less.
+    pub(super) fn size(&self) -> usize {
+        let fields = self.fields.iter().map(|(name, value)| FIELD_COST + name.len() + value.len());
+        let target = self.raw.len() + self.target.path.len() + self.target.args.len();
+        fields.sum::<usize>() + target
     }
 
     /// The first value of this name.
@@ -164,17 +206,15 @@ impl Request {
 
     /// Whether it asks for the connection to be kept or closed, if it says anything.
     pub(super) fn wants_keep_alive(&self) -> Option<bool> {
-        let mut value = self
-            .fields
-            .iter()
-            .filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"))
-            .filter_map(|(_, value)| {
-                let value = value.to_ascii_lowercase();
-                let has = |part: &[u8]| value.windows(part.len()).any(|window| window == part);
-                has(b"close").then_some(false).or_else(|| has(b"keep-alive").then_some(true))
-            });
-        value.next_back()
+        self.wants_keep_alive
     }
+}
+
+/// What a `Connection` says of that, if anything.
+fn keeps_alive(value: &[u8]) -> Option<bool> {
+    let value = value.to_ascii_lowercase();
+    let has = |part: &[u8]| value.windows(part.len()).any(|window| window == part);
+    has(b"close").then_some(false).or_else(|| has(b"keep-alive").then_some(true))
 }
 
 /// The host without port and last dot, lower case; `None` for what nginx takes for none.
@@ -245,5 +285,33 @@ mod tests {
         assert_eq!(request(&[host, length, ("Transfer-Encoding", "chunked")]), Err(400));
         assert_eq!(request(&[]), Err(400));
         assert_eq!(request(&[host, host]), Err(400));
+    }
+
+    #[test]
+    fn a_great_many_fields_take_little_and_those_that_matter_are_found() {
+        let mut request = Request { version: Version::Http11, ..Request::new() };
+        let mut add =
+            |name: &str, value: &str| request.add_field(name.as_bytes(), value.as_bytes());
+        for _ in 0..980 {
+            add("x", "").unwrap();
+        }
+        for (name, value) in [("Host", "a"), ("Content-Length", "12"), ("Range", "bytes=0-1")] {
+            add(name, value).unwrap();
+        }
+        for connection in ["close", "keep-alive", "x"] {
+            add("Connection", connection).unwrap();
+            add("Range", "bytes=5-6").unwrap();
+        }
+        assert_eq!(add("content-length", "12"), Err(400));
+        assert_eq!(add("host", "a"), Err(400));
+        for count in 992..1_010 {
+            let expected = if count > COUNT_MAX { Err(HEADER_TOO_LARGE) } else { Ok(()) };
+            assert_eq!(add("x", ""), expected, "{count}");
+        }
+        assert!(request.is_cut);
+        assert!(request.size() < 32 * 1_024, "{}", request.size());
+        assert_eq!(request.check(), Ok(BodyLength::Known(12)));
+        assert_eq!(request.field("range"), Some(&b"bytes=0-1"[..]));
+        assert_eq!(request.wants_keep_alive(), Some(true));
     }
 }

@@ -96,6 +96,8 @@ pub(crate) fn in_http1() -> Vec<(String, Vec<u8>)> {
         ("GET /", "If-None-Match: \"x\"\r\n"),
         ("GET /", "If-Match: \"x\"\r\n"),
         ("GET /", "If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT\r\n"),
+        ("GET /", "If-Modified-Since: yesterday\r\n"),
+        ("GET /", "If-Unmodified-Since: yesterday\r\n"),
         ("GET /", "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n"),
         ("GET /", "Expect: 100-continue\r\nContent-Length: 5\r\n"),
         ("GET /", "Host: twice\r\n"),
@@ -136,6 +138,16 @@ pub(crate) fn in_http1() -> Vec<(String, Vec<u8>)> {
         ("long line and more", request(&format!("GET /{}", long(17_000)), "")),
         ("long line and much more", request(&format!("GET /{}", long(30_000)), "")),
         ("line almost too long", request(&format!("GET /{}", long(8_100)), "")),
+        ("many ranges", get(&format!("Range: bytes={}\r\n", "7-7,".repeat(40) + "8-9"))),
+        ("very many ranges", {
+            let list = "7-7,".repeat(1_500) + "8-9";
+            request("GET /large.bin", &format!("Range: bytes={list}\r\n"))
+        }),
+        ("as many fields as may be", get(&"X:\r\n".repeat(999))),
+        ("a field too many", get(&"X:\r\n".repeat(1_000))),
+        ("a range behind many fields", {
+            get(&("X:\r\n".repeat(900) + "Range: bytes=0-9\r\nConnection: close\r\n"))
+        }),
         ("long field", get(&format!("X: {}\r\n", long(9_000)))),
         ("fields that fit", many(7)),
         ("too many fields", many(10)),
@@ -188,6 +200,8 @@ pub(crate) fn in_http2() -> Vec<(&'static str, Vec<u8>)> {
         ("GET part", ask(&[("range", "bytes=0-9")])),
         ("GET wrong part", ask(&[("range", "bytes=9999-")])),
         ("GET known", ask(&[("if-none-match", "*")])),
+        ("GET by a wrong date", ask(&[("if-modified-since", "yesterday")])),
+        ("GET with cookies", ask(&[("cookie", "a=b"), ("x", "y"), ("cookie", "c=d")])),
         ("GET other", ask(&[("if-match", "\"x\"")])),
         ("GET moved", http2(&[headers(1, 5, "/sub", &[])])),
         ("GET forbidden", http2(&[headers(1, 5, "/empty/", &[])])),
@@ -214,6 +228,24 @@ pub(crate) fn in_http2() -> Vec<(&'static str, Vec<u8>)> {
         ("no index", block(b"\x80")),
         ("long integer", block(b"\xff\xff\xff\xff\xff\xff")),
         ("cut field", block(b"\x82\x87\x84\x41\x8a")),
+        ("name without a value", block(b"\x82\x87\x84\x00\x01a")),
+        ("wrong name without a value", block(b"\x82\x00\x81\x1c")),
+        (
+            "name and no more",
+            http2(&[frame(1, 1, 1, b"\x82\x87\x84\x00\x01a"), frame(9, 4, 1, b"")]),
+        ),
+        (
+            "wrong name and no value yet",
+            one(1, 1, 1, b"\x82\x87\x84\x00\x84\xff\xff\xff\xff\x05val"),
+        ),
+        ("as many fields as may be", ask(&[("x", ""); 1_000])),
+        ("a field too many", ask(&[("x", ""); 1_001])),
+        ("as many cookies as one likes", ask(&[("cookie", ""); 1_001])),
+        ("continued by nothing, often", {
+            let nothing = frame(9, 0, 1, b"").repeat(50);
+            let first = frame(1, 1, 1, b"\x82\x87\x84\x00\x04name");
+            http2(&[first, nothing, frame(9, 4, 1, b"\x05value\x41\x01a")])
+        }),
         ("wrong code", block(b"\x00\x81\x1c\x81\xff")),
         ("table too large", block(b"\x3f\xff\x7f\x82\x87\x84")),
         ("empty block", one(1, 5, 1, b"")),
@@ -305,6 +337,10 @@ pub(crate) fn in_plain() -> Vec<(&'static str, Vec<u8>)> {
         ("no hello", b"\x16\x03\x01\0\x05hello".to_vec()),
         ("no hello, twice", b"\x16\x03\x01\0\x05hello".repeat(2)),
         ("an empty record", b"\x16\x03\x01\0\0".to_vec()),
+        ("an empty record, then HTTP", b"\x16\x03\x01\0\0GET / HTTP/1.1\r\n\r\n".to_vec()),
+        ("as many empty records as may be", b"\x16\x03\x01\0\0".repeat(32)),
+        ("many empty records", b"\x16\x03\x01\0\0".repeat(33)),
+        ("very many empty records", b"\x16\x03\x01\0\0".repeat(206)),
         ("a long record", [b"\x16\x03\x03\x40\x01".to_vec(), vec![b'a'; 1_000]].concat()),
         ("a short SSL 2", b"\x80\x02\x01\x03\x01".to_vec()),
         ("high bytes", vec![0xff; 30]),

@@ -31,17 +31,24 @@ pub(super) struct Reader {
     /// Once the first line is over.
     fields: Option<Fields>,
     room: Room,
+    /// How much of the first line came before the last pause.
+    pub(super) before_pause: usize,
 }
 
 impl Reader {
     pub(super) fn new() -> Self {
         let room = Room { size: FIRST, used: 0, large: 0 };
-        Self { request: Request::new(), line: Line::new(), fields: None, room }
+        Self { request: Request::new(), line: Line::new(), fields: None, room, before_pause: 0 }
     }
 
     /// Whether a request has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.room.used > 0
+    }
+
+    /// Nothing more has come for now.
+    pub(super) fn pause(&mut self) {
+        self.before_pause = self.line.length;
     }
 
     /// Takes the next byte.

@@ -50,6 +50,7 @@ pub(in crate::site) async fn serve(
         let visit = Visit {
             is_plain: conn.is_plain(),
             may_stay: count < REQUESTS_MAX && since.elapsed() <= TIME_MAX,
+            before_pause: reader.before_pause,
         };
         if let Some(ending) = visit.answer(conn, content, reader.request, step).await? {
             return Ok(ending);
@@ -81,7 +82,10 @@ async fn read_head(
             until = until.min(Instant::now() + HEADER_TIME);
         }
         conn.input.clear();
-        conn.read(until).await?;
+        if !conn.try_read().await? {
+            reader.pause();
+            conn.read(until).await?;
+        }
     }
 }
 
@@ -90,6 +94,8 @@ struct Visit {
     is_plain: bool,
     /// Whether there may be another request behind this one.
     may_stay: bool,
+    /// How much of the first line came before the last pause.
+    before_pause: usize,
 }
 
 impl Visit {
@@ -120,7 +126,7 @@ impl Visit {
                 return Ok(Some(ending));
             }
             if status == 414 && !self.is_plain {
-                return Ok(Some(after_long_line(conn).await));
+                return Ok(Some(after_long_line(conn, self.before_pause).await));
             }
             let is_long = matches!(status, 414 | HEADER_TOO_LARGE);
             let lingers = is_long || taken.is_err() || has_more(conn).await?;
@@ -167,10 +173,13 @@ async fn has_more(conn: &mut Conn) -> Result<bool, Stop> {
 }
 
 /// How a connection in TLS ends behind a line that is too long: nginx has read what OpenSSL reads at
-/// once, and knows of the rest only if it is more than a buffer's.
-async fn after_long_line(conn: &mut Conn) -> Ending {
+/// once, and knows of the rest only if one read fills its buffer, or if it is more than a buffer's.
+async fn after_long_line(conn: &mut Conn, before_pause: usize) -> Ending {
+    if before_pause >= FIRST {
+        return Ending::Linger;
+    }
     while conn.input.len() < LONG_LINE_MAX && conn.try_read().await.unwrap_or_default() {}
-    let sent = LARGE + conn.input.len();
+    let sent = LARGE - before_pause + conn.input.len();
     let sealed = sent + TLS_RECORD_EXTRA * sent.div_ceil(TLS_RECORD);
     match sealed.saturating_sub(OPENSSL_READ) {
         0 => Ending::Close,

@@ -1,7 +1,7 @@
 //! The fields of a request on one stream.
 
 use super::{
-    code::{Code, ENHANCE_YOUR_CALM, PROTOCOL_ERROR, REFUSED_STREAM},
+    code::{Code, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, PROTOCOL_ERROR, REFUSED_STREAM},
     hpack::{Decoder, Field, Item},
 };
 use crate::site::request::{BodyLength, Refusal, Request, Version};
@@ -18,6 +18,8 @@ pub(super) struct Head {
     has_method: bool,
     has_scheme: bool,
     has_path: bool,
+    /// What stands in all fields `cookie`, which are one.
+    cookie: Option<Vec<u8>>,
     /// What has not been decoded yet.
     block: Vec<u8>,
     left: usize,
@@ -61,6 +63,7 @@ impl Head {
             has_method: false,
             has_scheme: false,
             has_path: false,
+            cookie: None,
             block: Vec::new(),
             left: FIELDS_MAX,
             is_void: false,
@@ -102,6 +105,9 @@ impl Head {
             }
         }
         self.block.drain(..at);
+        if is_whole && decoder.is_within() {
+            return Err(FRAME_SIZE_ERROR);
+        }
         match (is_whole, self.is_void) {
             (false, _) => Ok(Read::More),
             (true, true) => Ok(Read::Over),
@@ -115,7 +121,11 @@ impl Head {
 
     fn finish(&mut self) -> Read {
         self.is_void = true;
-        let request = self.give_request();
+        let mut request = self.give_request();
+        if let Some(cookie) = self.cookie.take() {
+            // as nginx hands it on: behind all others; it is refused never
+            let _ = request.add_uncounted(b"cookie", &cookie);
+        }
         let is_named = self.has_method && self.has_scheme && self.has_path;
         let length =
             if is_named { request.check().map_err(|(status, _)| status) } else { Err(400) };
@@ -141,13 +151,20 @@ impl Head {
             // nginx ignores it
             return Ok(());
         }
+        if name == b"cookie" {
+            match &mut self.cookie {
+                None => self.cookie = Some(value),
+                Some(cookie) => cookie.extend([b"; ", value.as_slice()].concat()),
+            }
+            return Ok(());
+        }
         Ok(self.request.add_field(&name, &value)?)
     }
 
     fn take_pseudo(&mut self, name: &[u8], value: &[u8]) -> Result<(), Bad> {
         let first = |has: &mut bool| !std::mem::replace(has, true) && !value.is_empty();
         let is_right = match name {
-            b"authority" => return Ok(self.request.add_field(b"Host", value)?),
+            b"authority" => return Ok(self.request.add_uncounted(b"Host", value)?),
             b"path" => {
                 let is_path = value.first() == Some(&b'/')
                     && !value.iter().any(|byte| matches!(byte, 0..=0x20 | 0x7f));
@@ -170,5 +187,32 @@ impl Head {
             _ => false,
         };
         if is_right { Ok(()) } else { Err(Bad::Status(400)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_ends_behind_a_name_is_cut() {
+        let (mut head, mut decoder) = (Head::new(1, true), Decoder::new());
+        assert!(matches!(head.push(&mut decoder, b"\x82\x00\x01a", false), Ok(Read::More)));
+        assert!(matches!(head.push(&mut decoder, b"", false), Ok(Read::More)));
+        assert!(matches!(head.push(&mut decoder, b"", true), Err(FRAME_SIZE_ERROR)));
+    }
+
+    #[test]
+    fn cookies_in_pieces_are_one() {
+        let (mut head, mut decoder) = (Head::new(1, true), Decoder::new());
+        let mut block = b"\x82\x87\x84\x41\x01a".to_vec();
+        for cookie in ["a=b", "", "c=d"] {
+            crate::site::http2::hpack::write(&mut block, "cookie", cookie.as_bytes());
+        }
+        crate::site::http2::hpack::write(&mut block, "x", b"y");
+        let Ok(Read::Done(request, _)) = head.push(&mut decoder, &block, true) else { panic!() };
+        let last = (b"cookie".to_vec(), b"a=b; ; c=d".to_vec());
+        assert_eq!(request.fields.last(), Some(&last));
+        assert_eq!(request.fields.len(), 3);
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     code::{
         ACK, Code, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, NO_ERROR, PING, PRIORITY,
-        PROTOCOL_ERROR, RST_STREAM, SETTINGS, WINDOW_MAX, WINDOW_UPDATE,
+        PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_MAX, WINDOW_UPDATE,
     },
     frames::{Event, Header},
     head::{Head, Read},
@@ -17,6 +17,9 @@ use crate::site::{
 
 /// Requests at a time, and PRIORITY frames that each of them stands for.
 const STREAMS_MAX: usize = 128;
+
+/// What is held of requests whose bodies are coming, in bytes, if they are several.
+const HEADS_KEPT_MAX: usize = 64 * 1_024;
 
 /// The window of a stream that this end gives, in bytes.
 const FIRST_OWN_WINDOW: u32 = 65_536;
@@ -177,6 +180,11 @@ impl Session<'_> {
     ) -> Result<(), Broken> {
         let fits = !matches!(length, BodyLength::Known(length) if length > BODY_KEPT_MAX as u64);
         if !is_last && fits && self.content.takes_bodies() {
+            let kept: usize = self.incoming.values().map(|other| other.request.size()).sum();
+            if kept > 0 && kept + request.size() > HEADS_KEPT_MAX {
+                self.reset(stream, REFUSED_STREAM);
+                return Ok(());
+            }
             // as much as nginx takes, though not as much is kept
             let more = u32::try_from(WINDOW_MAX).unwrap_or_default() - FIRST_OWN_WINDOW;
             self.frame(WINDOW_UPDATE, 0, stream, &more.to_be_bytes());

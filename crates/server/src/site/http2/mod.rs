@@ -22,9 +22,4 @@ pub(super) use session::serve;
 mod body;
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn the_corpus_of_the_fuzz_target() {
-        crate::replay::replay("http2", super::body::run);
-    }
-}
+mod tests;

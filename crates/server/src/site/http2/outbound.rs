@@ -8,7 +8,7 @@ use super::{
     hpack,
     session::{Broken, Session},
 };
-use crate::site::{answer::Answer, body::Body, date, request::Request};
+use crate::site::{ASKED_MAX, answer::Answer, body::Body, date, request::Request};
 
 /// Data of one frame, in bytes, as with nginx.
 const DATA_MAX: usize = 8 * 1_024;
@@ -30,6 +30,8 @@ pub(super) struct Outgoing {
 
 /// Answers that wait for a window, for all visitors: each takes a file and 32 KiB.
 static WAITING: Semaphore = Semaphore::const_new(256);
+/// The same of another site's answers: they leave connections to it for others.
+static WAITING_FETCHED: Semaphore = Semaphore::const_new(ASKED_MAX / 2);
 
 impl Session<'_> {
     /// Begins an answer; what fits into the windows leaves at once.
@@ -52,7 +54,9 @@ impl Session<'_> {
             self.streams.insert(stream, outgoing);
             self.pump(stream).await?;
             if let Some(outgoing) = self.streams.get_mut(&stream) {
-                outgoing.permit = WAITING.try_acquire().ok();
+                let is_fetched = outgoing.body.is_fetched();
+                let waiting = if is_fetched { &WAITING_FETCHED } else { &WAITING };
+                outgoing.permit = waiting.try_acquire().ok();
                 if outgoing.permit.is_none() {
                     self.reset(stream, code::REFUSED_STREAM);
                 }

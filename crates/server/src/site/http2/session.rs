@@ -121,7 +121,7 @@ pub(in crate::site) async fn serve(
 }
 
 impl<'a> Session<'a> {
-    fn new(conn: &'a mut Conn, content: &'a Arc<Content>, since: Instant) -> Self {
+    pub(super) fn new(conn: &'a mut Conn, content: &'a Arc<Content>, since: Instant) -> Self {
         Self {
             conn,
             content,
@@ -183,13 +183,13 @@ impl<'a> Session<'a> {
         self.streams.is_empty() && self.incoming.is_empty()
     }
 
-    async fn take_input(&mut self) -> Result<(), Broken> {
+    pub(super) async fn take_input(&mut self) -> Result<(), Broken> {
         self.bytes.0 += self.conn.input.len() as u64;
         while let Some(event) = self.frames.next(&mut self.conn.input)? {
             self.handle(event).await?;
-        }
-        if self.out.len() > OUT_MAX {
-            self.flush().await?;
+            if self.out.len() > OUT_MAX {
+                self.flush().await?;
+            }
         }
         // as nginx calls it: a flood
         if self.bytes.0 / 8 > self.bytes.1 + (1 << 20) {

@@ -19,13 +19,24 @@ const INT_MAX: usize = 4;
 pub(super) enum Item {
     /// A field.
     Field(Field),
-    /// Something about the table.
+    /// Something about the table, or a name whose value is still to come.
     Other,
 }
 
 /// Reads the blocks of one connection.
 pub(super) struct Decoder {
     table: Table,
+    /// A field whose value is still to come. Kept, for it may come in any number of pieces.
+    open: Option<Open>,
+}
+
+/// The beginning of a field.
+struct Open {
+    name: Vec<u8>,
+    /// It goes into the table.
+    is_added: bool,
+    /// Its strings are passed over, not decoded.
+    is_passed: bool,
 }
 
 /// What stands in front of a value that is cut.
@@ -37,7 +48,12 @@ enum Cut {
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self { table: Table::new() }
+        Self { table: Table::new(), open: None }
+    }
+
+    /// Whether a field has begun of which more has to come than was taken.
+    pub(super) fn is_within(&self) -> bool {
+        self.open.is_some()
     }
 
     /// The first item of a block and its length; `None` if more of the block has to come.
@@ -49,17 +65,46 @@ impl Decoder {
         is_whole: bool,
         is_void: bool,
     ) -> Result<Option<(Item, usize)>, Code> {
-        let is_passed = is_void && block.first().is_some_and(|first| first & 0x40 == 0);
-        let mut reader = Reader { rest: block, is_passed };
-        match self.item(&mut reader) {
-            Ok(item) => Ok(Some((item, block.len() - reader.rest.len()))),
+        let mut reader = Reader { rest: block };
+        let read = self.item(&mut reader, is_void);
+        let length = block.len() - reader.rest.len();
+        match read {
+            Ok(item) => Ok(Some((item, length))),
             Err(Cut::Short) if is_whole => Err(FRAME_SIZE_ERROR),
+            // the name is done with
+            Err(Cut::Short) if length > 0 => Ok(Some((Item::Other, length))),
             Err(Cut::Short) => Ok(None),
             Err(Cut::Wrong(code)) => Err(code),
         }
     }
 
-    fn item(&mut self, reader: &mut Reader<'_>) -> Result<Item, Cut> {
+    fn item(&mut self, reader: &mut Reader<'_>, is_void: bool) -> Result<Item, Cut> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => match reader.whole(|reader| self.begin(reader, is_void))? {
+                Begun::Item(item) => return Ok(item),
+                Begun::Size(size) if self.table.resize(size) => return Ok(Item::Other),
+                Begun::Size(_) => return Err(Cut::Wrong(COMPRESSION_ERROR)),
+                Begun::Open(open) => open,
+            },
+        };
+        match reader.whole(|reader| reader.string(open.is_passed)) {
+            Ok(value) => {
+                let field = (open.name, value);
+                if open.is_added {
+                    self.table.add(field.clone());
+                }
+                Ok(Item::Field(field))
+            }
+            Err(cut) => {
+                self.open = Some(open);
+                Err(cut)
+            }
+        }
+    }
+
+    /// Up to the end of a name.
+    fn begin(&self, reader: &mut Reader<'_>, is_void: bool) -> Result<Begun, Cut> {
         let wrong = Cut::Wrong(COMPRESSION_ERROR);
         let first = *reader.rest.first().ok_or(Cut::Short)?;
         let bits = match first {
@@ -69,34 +114,46 @@ impl Decoder {
             _ => 4,
         };
         let number = reader.int(bits)?;
+        let is_added = first & 0x40 != 0;
+        let is_passed = is_void && !is_added;
         match first {
-            0x80.. => return self.table.field(number).map(Item::Field).ok_or(wrong),
-            0x20..0x40 if self.table.resize(number) => return Ok(Item::Other),
-            0x20..0x40 => return Err(wrong),
+            0x80.. => {
+                let field = self.table.field(number).ok_or(wrong)?;
+                return Ok(Begun::Item(Item::Field(field)));
+            }
+            0x20..0x40 => return Ok(Begun::Size(number)),
             _ => {}
         }
         let name = match number {
-            0 => reader.string()?,
+            0 => reader.string(is_passed)?,
             _ => self.table.field(number).ok_or(wrong)?.0,
         };
-        if name.is_empty() && !reader.is_passed {
+        if name.is_empty() && !is_passed {
             return Err(Cut::Wrong(PROTOCOL_ERROR));
         }
-        let field = (name, reader.string()?);
-        if first & 0x40 != 0 {
-            self.table.add(field.clone());
-        }
-        Ok(Item::Field(field))
+        Ok(Begun::Open(Open { name, is_added, is_passed }))
     }
+}
+
+/// What a block begins with.
+enum Begun {
+    Item(Item),
+    /// The table is to be of this size.
+    Size(usize),
+    Open(Open),
 }
 
 struct Reader<'a> {
     rest: &'a [u8],
-    /// Strings are passed over, not decoded.
-    is_passed: bool,
 }
 
 impl Reader<'_> {
+    /// All that `read` reads, or nothing of it.
+    fn whole<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Cut>) -> Result<T, Cut> {
+        let before = self.rest;
+        read(self).inspect_err(|_| self.rest = before)
+    }
+
     /// An integer with a prefix of so many bits.
     fn int(&mut self, bits: u32) -> Result<usize, Cut> {
         let prefix = (1 << bits) - 1;
@@ -117,7 +174,7 @@ impl Reader<'_> {
         Err(Cut::Wrong(COMPRESSION_ERROR))
     }
 
-    fn string(&mut self) -> Result<Vec<u8>, Cut> {
+    fn string(&mut self, is_passed: bool) -> Result<Vec<u8>, Cut> {
         let is_coded = self.rest.first().ok_or(Cut::Short)? & 0x80 != 0;
         let length = self.int(7)?;
         if length > STRING_MAX {
@@ -125,7 +182,7 @@ impl Reader<'_> {
         }
         let (string, rest) = self.rest.split_at_checked(length).ok_or(Cut::Short)?;
         self.rest = rest;
-        match is_coded && !self.is_passed {
+        match is_coded && !is_passed {
             true => huffman::decode(string).ok_or(Cut::Wrong(COMPRESSION_ERROR)),
             false => Ok(string.to_vec()),
         }
@@ -209,8 +266,11 @@ mod tests {
     #[test]
     fn what_is_cut_waits_and_what_is_wrong_has_nginx_s_code() {
         let read = |block: &[u8], is_whole| Decoder::new().next(block, is_whole, false);
-        for block in [&b""[..], b"\x41", b"\x41\x8c\xf1", b"\x00\x01a", b"\xff"] {
-            assert_eq!(read(block, false), Ok(None), "{block:x?}");
+        for (block, taken) in
+            [(&b""[..], 0), (b"\x41", 1), (b"\x41\x8c\xf1", 1), (b"\x00\x01a", 3), (b"\xff", 0)]
+        {
+            let expected = Some((Item::Other, taken)).filter(|_| taken > 0);
+            assert_eq!(read(block, false), Ok(expected), "{block:x?}");
             assert_eq!(read(block, true), Err(FRAME_SIZE_ERROR), "{block:x?}");
         }
         for (block, code) in [
@@ -224,6 +284,24 @@ mod tests {
         ] {
             assert_eq!(read(block, false), Err(code), "{block:x?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_decoded_once_in_however_many_pieces_its_value_comes() {
+        let mut block = vec![0];
+        write_string(&mut block, &[b'a'; 10_000]);
+        let mut decoder = Decoder::new();
+        let began = std::time::Instant::now();
+        assert_eq!(decoder.next(&block, false, false), Ok(Some((Item::Other, block.len()))));
+        assert!(decoder.is_within());
+        // decoded each time, this would take minutes
+        for _ in 0..1_000_000 {
+            assert_eq!(decoder.next(b"\x82", false, false), Ok(None));
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+        let expected = Item::Field((vec![b'a'; 10_000], b"bc".to_vec()));
+        assert_eq!(decoder.next(b"\x02bcd", false, false), Ok(Some((expected, 3))));
+        assert!(!decoder.is_within());
     }
 
     #[test]
