@@ -1,6 +1,8 @@
 //! What a stranger sees is what nginx shows (A19): whatever is sent to both, the answers are the
 //! same, and nothing tells them apart.
 
+#[path = "../hostile/anybody.rs"]
+mod anybody;
 mod auc;
 mod certificate;
 mod differential;
