@@ -36,8 +36,12 @@ struct More {
 
 /// What OpenSSL reads at a time, in bytes.
 const READ_MAX: usize = 16_704;
-/// A record's header.
+/// A record's header, the kind of one that carries a handshake, the header of a message in it, and the
+/// kind of the first message.
 const HEADER: usize = 5;
+const HANDSHAKE: u8 = 0x16;
+const MESSAGE_HEADER: usize = 4;
+const CLIENT_HELLO: u8 = 1;
 /// The longest record that OpenSSL waits for, in bytes.
 const RECORD_MAX: usize = 16_704;
 /// The same with SSL 2, as lengths that are too short, and too long.
@@ -48,7 +52,7 @@ const UNEXPECTED_MESSAGE: u8 = 10;
 const RECORD_OVERFLOW: u8 = 22;
 const DECODE_ERROR: u8 = 50;
 const PROTOCOL_VERSION: u8 = 70;
-/// So many empty records are passed over (`MAX_EMPTY_RECORDS`).
+/// So many empty records in a row are passed over (`MAX_EMPTY_RECORDS`).
 const EMPTY_MAX: usize = 32;
 
 /// What OpenSSL says before it closes.
@@ -60,30 +64,41 @@ fn refused(alert: Option<[u8; 7]>) -> First {
     First::Refused(Refusal { alert, read: READ_MAX })
 }
 
-/// Looks at the first bytes, and leaves them where they are.
+/// Looks at the first bytes, and leaves them where they are, but for empty records in front of a TLS
+/// handshake: OpenSSL passes them over, and the TLS library would not.
 ///
 /// # Errors
 /// The connection has failed or ended.
 pub async fn first_bytes(carrier: &Carrier) -> io::Result<First> {
-    match carrier {
-        Carrier::Tcp(tcp) => {
-            let mut more = More { needed: 1, end: None };
-            loop {
-                let seen = peek(tcp, more.needed).await?;
-                match (judge(&seen.bytes, seen.count), more.end) {
-                    (Ok(First::Refused(refusal)), Some(read)) => {
-                        return Ok(First::Refused(Refusal { read, ..refusal }));
-                    }
-                    (Ok(first), _) => return Ok(first),
-                    // what is there is not enough, and yet all that is asked for: no use in asking again
-                    (Err(next), _) if next.needed <= seen.count => return Ok(First::Tls),
-                    (Err(next), _) => more = next,
-                }
+    // nobody comes here who does not hold a door key
+    let Carrier::Tcp(tcp) = carrier else { return Ok(First::Tls) };
+    let mut more = More { needed: 1, end: None };
+    loop {
+        let seen = peek(tcp, more.needed).await?;
+        let first = match judge(&seen.bytes, seen.count) {
+            Err(next) if next.needed > seen.count => {
+                more = next;
+                continue;
             }
-        }
-        // nobody comes here who does not hold a door key
-        Carrier::Kcp(_) => Ok(First::Tls),
+            // what is there is not enough, and yet all that is asked for: no use in asking again
+            Err(_) => First::Tls,
+            Ok(first) => first,
+        };
+        return Ok(match (first, more.end) {
+            (First::Refused(refusal), Some(read)) => First::Refused(Refusal { read, ..refusal }),
+            (First::Tls, _) => {
+                carrier.try_read(&mut vec![0; empty_in_front(&seen.bytes)])?;
+                First::Tls
+            }
+            (first, _) => first,
+        });
     }
+}
+
+/// How many bytes of empty records there are at the beginning.
+fn empty_in_front(seen: &[u8]) -> usize {
+    let is_empty = |record: &&[u8]| matches!(record, [HANDSHAKE, 3, _, 0, 0]);
+    seen.chunks_exact(HEADER).take_while(is_empty).count() * HEADER
 }
 
 /// Says what OpenSSL says, and takes what it would have read, before the connection is closed.
@@ -94,58 +109,80 @@ pub fn refuse(carrier: &Carrier, refusal: Refusal) {
 }
 
 /// What these bytes begin, of which there are `count`.
-fn judge(mut seen: &[u8], count: usize) -> Result<First, More> {
-    let mut passed = 0;
-    // an empty record says nothing
-    while let [0x16, 3, _, 0, 0, rest @ ..] = seen {
-        seen = rest;
-        passed += HEADER;
-        if passed > EMPTY_MAX * HEADER {
-            return Ok(alert(UNEXPECTED_MESSAGE));
+fn judge(seen: &[u8], count: usize) -> Result<First, More> {
+    let mut begun = Begun::default();
+    loop {
+        let passed = begun.passed;
+        let rest = seen.get(passed..).unwrap_or_default();
+        let header_of = |length| More { needed: passed + length, end: None };
+        let Some(&first) = rest.first() else { return Err(header_of(1)) };
+        // only the first record may be something else than TLS
+        let is_first = passed == 0;
+        if is_first && first != HANDSHAKE && first & 0x80 == 0 {
+            return Ok(First::Plain);
+        }
+        let Some(header) = rest.first_chunk::<HEADER>() else { return Err(header_of(HEADER)) };
+        if is_first && first & 0x80 != 0 && header[2] == 1 {
+            return judge_ssl2(u16::from_be_bytes([first & 0x7f, header[1]]).into(), count);
+        }
+        if header[1] != 3 {
+            return Ok(if is_first { refused(None) } else { alert(PROTOCOL_VERSION) });
+        }
+        if let Some(first) = begun.judge_record(header, rest.get(HEADER).copied(), count)? {
+            return Ok(first);
         }
     }
-    // only the first record may be something else than TLS
-    let is_first = passed == 0;
-    let header_of = |length| More { needed: passed + length, end: None };
-    let Some(&first) = seen.first() else { return Err(header_of(1)) };
-    if is_first && first != 0x16 && first & 0x80 == 0 {
-        return Ok(First::Plain);
-    }
-    let Some(header) = seen.first_chunk::<HEADER>() else { return Err(header_of(HEADER)) };
-    if is_first && first & 0x80 != 0 && header[2] == 1 {
-        return judge_ssl2(u16::from_be_bytes([first & 0x7f, header[1]]).into(), count);
-    }
-    if header[1] != 3 {
-        return Ok(if is_first { refused(None) } else { alert(PROTOCOL_VERSION) });
-    }
-    judge_record(seen, header, passed, count)
 }
 
-/// A record with this header, behind so many bytes, of `count` that have come in all.
-fn judge_record(
-    seen: &[u8],
-    header: &[u8; HEADER],
+/// A handshake of which not even the first message's header is there.
+#[derive(Default)]
+struct Begun {
+    /// The records before, in bytes.
     passed: usize,
-    count: usize,
-) -> Result<First, More> {
-    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-    if length > RECORD_MAX {
-        return Ok(alert(RECORD_OVERFLOW));
-    }
-    let end = passed + HEADER + length;
-    let more = |needed| Err(More { needed, end: Some(end) });
-    if header[0] != 0x16 {
-        // of the record's own version
-        let alert = [0x15, 3, header[2], 0, 2, 2, UNEXPECTED_MESSAGE];
-        return if count < end { more(end) } else { Ok(refused(Some(alert))) };
-    }
-    match seen.get(HEADER) {
-        None => more(passed + HEADER + 1),
-        Some(1) => Ok(First::Tls),
-        // the TLS library waits for all of it, too
-        Some(_) if end > PEEK_MAX => Ok(First::Tls),
-        Some(_) if count < end => more(end),
-        Some(_) => Ok(alert(UNEXPECTED_MESSAGE)),
+    /// How many of them were empty, in a row up to the last one.
+    empty: usize,
+    /// Of which kind the message is, and so many bytes of it are there.
+    message: Option<(u8, usize)>,
+}
+
+impl Begun {
+    /// The next record, with this header, whose content begins with `byte`, of `count` bytes that have
+    /// come in all. `None`: it says no more than those before.
+    fn judge_record(
+        &mut self,
+        header: &[u8; HEADER],
+        byte: Option<u8>,
+        count: usize,
+    ) -> Result<Option<First>, More> {
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if length > RECORD_MAX {
+            return Ok(Some(alert(RECORD_OVERFLOW)));
+        }
+        let end = self.passed + HEADER + length;
+        let more = |needed| Err(More { needed, end: Some(end) });
+        if header[0] != HANDSHAKE {
+            // of the record's own version
+            let alert = [0x15, 3, header[2], 0, 2, 2, UNEXPECTED_MESSAGE];
+            return if count < end { more(end) } else { Ok(Some(refused(Some(alert)))) };
+        }
+        if length == 0 {
+            (self.passed, self.empty) = (end, self.empty + 1);
+            return Ok((self.empty > EMPTY_MAX).then(|| alert(UNEXPECTED_MESSAGE)));
+        }
+        let Some(byte) = byte else { return more(self.passed + HEADER + 1) };
+        let (kind, there) = self.message.unwrap_or((byte, 0));
+        let is_told = there + length >= MESSAGE_HEADER;
+        match kind {
+            CLIENT_HELLO if is_told => Ok(Some(First::Tls)),
+            // the TLS library waits for all of it, too
+            _ if end > PEEK_MAX => Ok(Some(First::Tls)),
+            _ if count < end => more(end),
+            _ if is_told => Ok(Some(alert(UNEXPECTED_MESSAGE))),
+            _ => {
+                *self = Begun { passed: end, empty: 0, message: Some((kind, there + length)) };
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -221,6 +258,10 @@ mod tests {
             (b"\x16\x03\x01\x00\x00", header(6)),
             (b"\x16\x03\x01\x00\x00\x16\x03\x01\x00\x00", header(11)),
             (b"\x16\x03\x01\x00\x05hello", Ok(alert(UNEXPECTED_MESSAGE))),
+            (b"\x16\x03\x01\x00\x03hel", header(9)),
+            (b"\x16\x03\x01\x00\x03hello...", Ok(alert(PROTOCOL_VERSION))),
+            (b"\x16\x03\x01\x00\x03hel\x16\x03\x01\x00\x01l", Ok(alert(UNEXPECTED_MESSAGE))),
+            (b"\x16\x03\x01\x00\x01\x01\x16\x03\x01\x00\x03abc", Ok(First::Tls)),
             (b"\x80\x02\x01\x03\x01", Ok(alert(DECODE_ERROR))),
             (b"\x80\x2e\x01\x03\x01", rest(48, 48)),
             (b"\x80\x09\x01\x03\x01\0\0\0\0\0\0", Ok(alert(DECODE_ERROR))),
@@ -268,6 +309,20 @@ mod tests {
             });
             assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(true), "{:x?}", &sent[..5]);
         }
+    }
+
+    #[tokio::test]
+    async fn empty_records_in_front_of_a_handshake_do_not_reach_the_tls_library() {
+        use tokio::{io::AsyncWriteExt, net::TcpListener};
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut visitor = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let carrier = Carrier::from(listener.accept().await.unwrap().0);
+        let hello = b"\x16\x03\x01\x02\0\x01";
+        visitor.write_all(&[&b"\x16\x03\x01\0\0".repeat(3), &hello[..]].concat()).await.unwrap();
+        assert_eq!(first_bytes(&carrier).await.unwrap(), First::Tls);
+        let mut left = [0; 20];
+        let count = carrier.try_read(&mut left).unwrap();
+        assert_eq!(&left[..count], hello);
     }
 
     #[tokio::test]

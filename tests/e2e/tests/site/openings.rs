@@ -216,6 +216,12 @@ pub(crate) fn in_http2() -> Vec<(&'static str, Vec<u8>)> {
         ("odd method", http2(&[by_method("FOO", 5, &[])])),
         ("wrong method", http2(&[by_method("f o", 5, &[])])),
         ("upper case", ask(&[("Foo", "b")])),
+        ("upper case without a value, and more", ask(&[("Foo", ""), ("x", "y")])),
+        ("upper case with a long value, and more", {
+            let long = "a".repeat(120);
+            let fields = [&[("Foo", long.as_str())][..], &[("x", "y"); 300]].concat();
+            ask(&fields)
+        }),
         ("underscore", ask(&[("f_oo", "b")])),
         ("line in a value", ask(&[("foo", "b\nx")])),
         ("second host", ask(&[("host", "b")])),
@@ -341,6 +347,10 @@ pub(crate) fn in_plain() -> Vec<(&'static str, Vec<u8>)> {
         ("as many empty records as may be", b"\x16\x03\x01\0\0".repeat(32)),
         ("many empty records", b"\x16\x03\x01\0\0".repeat(33)),
         ("very many empty records", b"\x16\x03\x01\0\0".repeat(206)),
+        ("an empty record, then a long one", {
+            [&b"\x16\x03\x01\0\0\x16\x03\x01\x30\0"[..], &[0x16; 90]].concat()
+        }),
+        ("half a message's header, no record", b"\x16\x03\x01\0\x02hello".to_vec()),
         ("a long record", [b"\x16\x03\x03\x40\x01".to_vec(), vec![b'a'; 1_000]].concat()),
         ("a short SSL 2", b"\x80\x02\x01\x03\x01".to_vec()),
         ("high bytes", vec![0xff; 30]),

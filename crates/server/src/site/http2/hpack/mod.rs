@@ -28,6 +28,8 @@ pub(super) struct Decoder {
     table: Table,
     /// A field whose value is still to come. Kept, for it may come in any number of pieces.
     open: Option<Open>,
+    /// How long the last string was that was decoded, in bytes.
+    decoded: usize,
 }
 
 /// The beginning of a field.
@@ -48,7 +50,7 @@ enum Cut {
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self { table: Table::new(), open: None }
+        Self { table: Table::new(), open: None, decoded: 0 }
     }
 
     /// Whether a field has begun of which more has to come than was taken.
@@ -57,8 +59,9 @@ impl Decoder {
     }
 
     /// The first item of a block and its length; `None` if more of the block has to come.
-    /// `is_whole`: nothing more comes. `is_void`: nobody wants the fields, and what does not change the
-    /// table is passed over unjudged, as by nginx.
+    /// `is_whole`: nothing more comes. `is_void`: nobody wants the fields, and strings that do not get
+    /// into the table are passed over. nginx judges them by the length of the last one that it has
+    /// decoded: they come out as zeros of this length.
     pub(super) fn next(
         &mut self,
         block: &[u8],
@@ -88,7 +91,7 @@ impl Decoder {
                 Begun::Open(open) => open,
             },
         };
-        match reader.whole(|reader| reader.string(open.is_passed)) {
+        match reader.whole(|reader| self.string(reader, open.is_passed)) {
             Ok(value) => {
                 let field = (open.name, value);
                 if open.is_added {
@@ -104,7 +107,7 @@ impl Decoder {
     }
 
     /// Up to the end of a name.
-    fn begin(&self, reader: &mut Reader<'_>, is_void: bool) -> Result<Begun, Cut> {
+    fn begin(&mut self, reader: &mut Reader<'_>, is_void: bool) -> Result<Begun, Cut> {
         let wrong = Cut::Wrong(COMPRESSION_ERROR);
         let first = *reader.rest.first().ok_or(Cut::Short)?;
         let bits = match first {
@@ -125,13 +128,26 @@ impl Decoder {
             _ => {}
         }
         let name = match number {
-            0 => reader.string(is_passed)?,
+            0 => self.string(reader, is_passed)?,
             _ => self.table.field(number).ok_or(wrong)?.0,
         };
-        if name.is_empty() && !is_passed {
+        if name.is_empty() {
             return Err(Cut::Wrong(PROTOCOL_ERROR));
         }
         Ok(Begun::Open(Open { name, is_added, is_passed }))
+    }
+
+    fn string(&mut self, reader: &mut Reader<'_>, is_passed: bool) -> Result<Vec<u8>, Cut> {
+        let (string, is_coded) = reader.string()?;
+        if is_passed {
+            return Ok(vec![0; self.decoded]);
+        }
+        let string = match is_coded {
+            true => huffman::decode(string).ok_or(Cut::Wrong(COMPRESSION_ERROR))?,
+            false => string.to_vec(),
+        };
+        self.decoded = string.len();
+        Ok(string)
     }
 }
 
@@ -174,7 +190,8 @@ impl Reader<'_> {
         Err(Cut::Wrong(COMPRESSION_ERROR))
     }
 
-    fn string(&mut self, is_passed: bool) -> Result<Vec<u8>, Cut> {
+    /// A string, and whether it is coded.
+    fn string(&mut self) -> Result<(&[u8], bool), Cut> {
         let is_coded = self.rest.first().ok_or(Cut::Short)? & 0x80 != 0;
         let length = self.int(7)?;
         if length > STRING_MAX {
@@ -182,10 +199,7 @@ impl Reader<'_> {
         }
         let (string, rest) = self.rest.split_at_checked(length).ok_or(Cut::Short)?;
         self.rest = rest;
-        match is_coded && !is_passed {
-            true => huffman::decode(string).ok_or(Cut::Wrong(COMPRESSION_ERROR)),
-            false => Ok(string.to_vec()),
-        }
+        Ok((string, is_coded))
     }
 }
 
@@ -306,10 +320,13 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_is_judged_only_if_it_changes_the_table() {
-        let read = |block: &[u8]| Decoder::new().next(block, false, true);
-        assert_eq!(read(b"\x00\x00\x01a"), Ok(Some((field("", "a"), 4))));
+        let mut decoder = Decoder::new();
+        assert!(decoder.next(b"\x00\x02ab\x03cde", false, false).is_ok());
+        let mut read = |block: &[u8]| decoder.next(block, false, true);
+        assert_eq!(read(b"\x00\x00\x01a"), Ok(Some((field("\0\0\0", "\0\0\0"), 4))));
         assert!(read(b"\x00\x81\x1c\x81\xff").is_ok(), "not decoded");
         assert_eq!(read(b"\x40\x00\x01a"), Err(PROTOCOL_ERROR));
+        assert_eq!(read(b"\x00\x01a\x01a"), Err(PROTOCOL_ERROR), "as long as the one before");
         assert_eq!(read(b"\x00\x7f\xff\x7f"), Err(ENHANCE_YOUR_CALM));
     }
 
