@@ -217,21 +217,8 @@ async fn let_in(
     let mut records = 1;
     let mut plaintext = rest;
     loop {
-        let demand = timeout(REQUEST_TIME, async {
-            loop {
-                if let Some(demand) = opening.handle_record(&plaintext)? {
-                    return Ok::<_, Ended>(demand);
-                }
-                records += 1;
-                if records > RECORDS_MAX {
-                    return Err(Ended::TooManyRecords);
-                }
-                plaintext = stream.read_record().await?.ok_or(Ended::Closed)?;
-            }
-        })
-        .await
-        .map_err(|_| Ended::RequestTime)??;
-        plaintext.clear();
+        let next = next_demand(&mut opening, &mut stream, &mut plaintext, &mut records);
+        let demand = timeout(REQUEST_TIME, next).await.map_err(|_| Ended::RequestTime)??;
         let asking = gateway.lobby.ask().await;
         if !place.advance(Stage::Asking) {
             return Err(Ended::Shed);
@@ -239,28 +226,7 @@ async fn let_in(
         let decision = decide(gateway, demand, peer, &mut foreseen).await;
         drop(asking);
         let bytes = match decision {
-            Decision::Grant(grant) => {
-                let cipher = opening.cipher();
-                let mut welcome = welcome(gateway, &grant);
-                if opening.datagram_cipher().is_some() {
-                    welcome.datagram = gateway.datagrams.as_ref().map(Datagrams::offer);
-                }
-                let (bytes, established) = opening.welcome(welcome);
-                send(&mut stream, &bytes).await?;
-                let (carrier, leftover) = stream.into_parts();
-                let Established { sealer, opener, datagram } = established;
-                let keepalive = gateway.keepalive();
-                let side = Side::Gateway(gateway.rekey_policy());
-                let mut link = Link::new(Start { carrier, sealer, opener, keepalive, side });
-                if let Some(datagrams) = &gateway.datagrams
-                    && let Some(channel) = datagram.and_then(|keys| datagrams.channel(keys))
-                {
-                    link.add_datagrams(channel);
-                }
-                // what a client that resumes has sent already: not opened before this
-                link.begin(&leftover);
-                return Ok(Begun { link: Box::new(link), grant, cipher });
-            }
+            Decision::Grant(grant) => return begin(gateway, opening, stream, grant).await,
             Decision::Salt(salt) => opening.salt(salt),
             Decision::Refuse(refused) => {
                 if let Some(unsaid) = gateway.quiet.may_say(std::time::Instant::now()) {
@@ -277,6 +243,56 @@ async fn let_in(
             return Err(Ended::NotResumed);
         }
     }
+}
+
+/// Reads records up to the end of a request. `plaintext`: of the next one.
+async fn next_demand(
+    opening: &mut Opening,
+    stream: &mut TlsStream,
+    plaintext: &mut Vec<u8>,
+    records: &mut u32,
+) -> Result<Demand, Ended> {
+    loop {
+        let demand = opening.handle_record(plaintext)?;
+        plaintext.clear();
+        if let Some(demand) = demand {
+            return Ok(demand);
+        }
+        *records += 1;
+        if *records > RECORDS_MAX {
+            return Err(Ended::TooManyRecords);
+        }
+        *plaintext = stream.read_record().await?.ok_or(Ended::Closed)?;
+    }
+}
+
+/// Welcomes the client; its session begins.
+async fn begin(
+    gateway: &Gateway,
+    opening: Opening,
+    mut stream: TlsStream,
+    grant: Box<Grant>,
+) -> Result<Begun, Ended> {
+    let cipher = opening.cipher();
+    let mut welcome = welcome(gateway, &grant);
+    if opening.datagram_cipher().is_some() {
+        welcome.datagram = gateway.datagrams.as_ref().map(Datagrams::offer);
+    }
+    let (bytes, established) = opening.welcome(welcome);
+    send(&mut stream, &bytes).await?;
+    let (carrier, leftover) = stream.into_parts();
+    let Established { sealer, opener, datagram } = established;
+    let keepalive = gateway.keepalive();
+    let side = Side::Gateway(gateway.rekey_policy());
+    let mut link = Link::new(Start { carrier, sealer, opener, keepalive, side });
+    if let Some(datagrams) = &gateway.datagrams
+        && let Some(channel) = datagram.and_then(|keys| datagrams.channel(keys))
+    {
+        link.add_datagrams(channel);
+    }
+    // what a client that resumes has sent already: not opened before this
+    link.begin(&leftover);
+    Ok(Begun { link: Box::new(link), grant, cipher })
 }
 
 /// An answer, to somebody who may not be reading.

@@ -37,6 +37,8 @@ enum Step {
     Fmt,
     /// clippy on everything, warnings are errors
     Clippy,
+    /// cargo check on the fuzz targets, which take sources of the programs in
+    Fuzz,
     /// rustdoc, warnings are errors
     Docs,
     /// cargo-deny: bans, licenses, sources; advisories where their data base can be had
@@ -90,6 +92,7 @@ fn run_step(step: Step, options: &Options) -> Done {
     let count = match step {
         Step::Fmt => one_check(format(options)),
         Step::Clippy => one_check(clippy(options)),
+        Step::Fuzz => one_check(fuzz_targets()),
         Step::Docs => one_check(docs()),
         Step::Deny => one_check(deny(options)),
         Step::Unit => tests(unit_command(options)),
@@ -115,6 +118,13 @@ fn clippy(options: &Options) -> Result<()> {
     component("clippy", "clippy", options)?;
     let words = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     run(&mut cargo(&words)?)
+}
+
+fn fuzz_targets() -> Result<()> {
+    let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+    let mut command = cargo(&["check", "--bins", "--locked", "--quiet"])?;
+    // what both have in common is there already
+    run(command.args(manifest).arg("--target-dir").arg(shell::target_dir()?))
 }
 
 fn docs() -> Result<()> {

@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, net::SocketAddr};
 
-use super::{body::Body, date, request::Request};
+use super::{
+    body::Body,
+    date,
+    request::{HEADER_TOO_LARGE, Request},
+};
 
 /// What a visitor is answered.
 pub(super) struct Answer {
@@ -28,8 +32,6 @@ pub(super) struct Answer {
     pub(super) is_file: bool,
 }
 
-/// nginx's own name for a header that is too large; answered as 400.
-pub(super) const HEADER_TOO_LARGE: u16 = 494;
 /// nginx's own name for plain HTTP where TLS is expected; answered as 400.
 pub(super) const PLAIN_HTTP: u16 = 497;
 

@@ -19,10 +19,10 @@ use tokio_rustls::TlsConnector;
 
 use self::names::Names;
 use super::{
-    answer::{Answer, HEADER_TOO_LARGE, reason},
+    answer::{Answer, reason},
     body::Body,
     filter,
-    request::{BodyLength, Request},
+    request::{BodyLength, HEADER_TOO_LARGE, Request},
 };
 use crate::config::Upstream as Target;
 

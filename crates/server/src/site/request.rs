@@ -1,9 +1,9 @@
 //! What a visitor asks for, whatever the version of HTTP, and whether nginx would answer it.
 
-use super::{
-    answer::HEADER_TOO_LARGE,
-    uri::{self, Target},
-};
+use super::uri::{self, Target};
+
+/// nginx's own name for a header that is too large; answered as 400.
+pub(super) const HEADER_TOO_LARGE: u16 = 494;
 
 /// The version of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

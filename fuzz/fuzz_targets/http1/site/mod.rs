@@ -5,8 +5,3 @@ pub(crate) mod http1;
 mod request;
 #[path = "../../../../crates/server/src/site/uri.rs"]
 mod uri;
-
-mod answer {
-    /// As in the gateway.
-    pub(in crate::site) const HEADER_TOO_LARGE: u16 = 494;
-}

@@ -4,10 +4,7 @@ use super::{
     fields::{self, Fields},
     line::{self, Line},
 };
-use crate::site::{
-    answer::HEADER_TOO_LARGE,
-    request::{Refusal, Request, Version},
-};
+use crate::site::request::{HEADER_TOO_LARGE, Refusal, Request, Version};
 
 /// The first buffer of nginx's, in bytes.
 pub(super) const FIRST: usize = 1_024;

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::site::{
     BODY_KEPT_MAX, HEADER_TIME, KEEP_TIME, REQUESTS_MAX, TIME_MAX,
-    answer::{Answer, HEADER_TOO_LARGE, PLAIN_HTTP, reason},
+    answer::{Answer, PLAIN_HTTP, reason},
     conn::{Conn, Ending, Stop},
     content::Content,
     date,
-    request::{BodyLength, Request, Version},
+    request::{BodyLength, HEADER_TOO_LARGE, Request, Version},
 };
 
 /// How long a visitor may take with the next piece of a body that nobody reads, and with all of it.
@@ -118,19 +118,7 @@ impl Visit {
         let refusal = refusal.or(self.is_plain.then_some(PLAIN_HTTP));
         let mut rest = Rest::new(length);
         if let Some(status) = refusal {
-            let taken = rest.take(&mut conn.input, |_| ());
-            send(conn, &request, Answer::page(status, &request), false).await?;
-            if taken.is_ok()
-                && let Some(ending) = discard(conn, &mut rest).await?
-            {
-                return Ok(Some(ending));
-            }
-            if status == 414 && !self.is_plain {
-                return Ok(Some(after_long_line(conn, self.before_pause).await));
-            }
-            let is_long = matches!(status, 414 | HEADER_TOO_LARGE);
-            let lingers = is_long || taken.is_err() || has_more(conn).await?;
-            return Ok(Some(if lingers { Ending::Linger } else { Ending::Close }));
+            return self.refuse(conn, &request, status, &mut rest).await.map(Some);
         }
         let mut answer = if content.takes_bodies() && !Content::is_too_large(length) {
             let body = read_body(conn, &request, &mut rest).await?;
@@ -164,6 +152,29 @@ impl Visit {
         }
         let lingers = length.is_some() && was_over && !is_fatal || has_more(conn).await?;
         Ok(Some(if lingers { Ending::Linger } else { Ending::Close }))
+    }
+
+    /// Answers with a page of this status; how the connection ends.
+    async fn refuse(
+        &self,
+        conn: &mut Conn,
+        request: &Request,
+        status: u16,
+        rest: &mut Rest,
+    ) -> Result<Ending, Stop> {
+        let taken = rest.take(&mut conn.input, |_| ());
+        send(conn, request, Answer::page(status, request), false).await?;
+        if taken.is_ok()
+            && let Some(ending) = discard(conn, rest).await?
+        {
+            return Ok(ending);
+        }
+        if status == 414 && !self.is_plain {
+            return Ok(after_long_line(conn, self.before_pause).await);
+        }
+        let is_long = matches!(status, 414 | HEADER_TOO_LARGE);
+        let lingers = is_long || taken.is_err() || has_more(conn).await?;
+        Ok(if lingers { Ending::Linger } else { Ending::Close })
     }
 }
 
