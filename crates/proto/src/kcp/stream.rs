@@ -38,6 +38,9 @@ const VARIATION_MIN: u32 = 40;
 const RETRANSMISSION_MIN: u32 = 60;
 /// What the path is expected to be before anything is known, milliseconds.
 const FIRST_ROUND_TRIP: u32 = 333;
+/// The longest round trip that the library is told of, milliseconds: once a path that held everything
+/// up is good again, what was lost meanwhile must not wait as long once more.
+const ROUND_TRIP_MAX: u32 = 5_000;
 /// So many datagrams with later acknowledgements, and a segment is taken for lost.
 const REORDERED_MAX: i32 = 3;
 /// How often an end is said.
@@ -225,7 +228,7 @@ impl Stream {
         let Some(said) = self.look_at(now, kcp) else { return Vec::new() };
         self.update(now);
         let before = self.kcp.wait_snd();
-        let sifted = self.sift(kcp);
+        let sifted = self.sift(now, kcp);
         // checked above
         let _ = self.kcp.input(&sifted);
         let in_flight = self.kcp.wait_snd();
@@ -276,27 +279,33 @@ impl Stream {
     }
 
     /// What of this the library gets: no segment a second time, and not too many at once that belong
-    /// far before others. What it does not get only tells of the window and of what has arrived.
-    fn sift<'a>(&mut self, kcp: &'a [u8]) -> Cow<'a, [u8]> {
+    /// far before others. What it does not get only tells of the window and of what has arrived. And no
+    /// round trip that is endless.
+    fn sift<'a>(&mut self, now: Instant, kcp: &'a [u8]) -> Cow<'a, [u8]> {
+        let oldest = (self.ms(now) as u32).wrapping_sub(ROUND_TRIP_MAX);
         let mut sifted = Cow::Borrowed(kcp);
         let (mut from, mut to, mut work) = (0, 0, 0);
         for segment in gate::segments(self.conversation, kcp).into_iter().flatten() {
             let next = from + SEGMENT_HEADER + segment.len;
-            let arrival = match segment.command {
-                PUSH => self.arrivals.take(self.next_read, &segment, &mut work),
-                _ => Arrival::New,
+            let instead = match segment.command {
+                PUSH if self.arrivals.take(self.next_read, &segment, &mut work) != Arrival::New => {
+                    Some(Segment { command: TELL_WINDOW, ..segment })
+                }
+                ACK if segment.time.wrapping_sub(oldest).cast_signed() < 0 => {
+                    Some(Segment { time: oldest, ..segment })
+                }
+                _ => None,
             };
-            if arrival == Arrival::New {
+            if let Some(instead) = instead {
+                let sifted = sifted.to_mut();
+                sifted.truncate(to);
+                sifted.extend_from_slice(&gate::encode(self.conversation, &instead));
+                to = sifted.len();
+            } else {
                 if let Cow::Owned(sifted) = &mut sifted {
                     sifted.extend_from_slice(&kcp[from..next]);
                 }
                 to += next - from;
-            } else {
-                let tell = Segment { command: TELL_WINDOW, len: 0, ..segment };
-                let sifted = sifted.to_mut();
-                sifted.truncate(to);
-                sifted.extend_from_slice(&gate::encode(self.conversation, &tell));
-                to = sifted.len();
             }
             from = next;
         }
