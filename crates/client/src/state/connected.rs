@@ -251,42 +251,54 @@ impl Context<'_> {
             if !dialed.link.is_suspect() && race.call_off() {
                 self.dialer.rungs().alive();
             }
-            match event {
-                Ok(None) => {}
-                Ok(Some(Event::Suspect)) => {
-                    tracing::info!("no answer for a while: trying another connection as well");
-                    self.dialer.rungs().suspect();
-                    climb.call_off();
-                    race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
-                }
-                Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
-                    if let Some(rung) = climb.under_way() =>
-                {
-                    return self.taken_over(&mut climb, &rung).await;
-                }
-                // the gateway's answer to our own second connection
-                Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
-                    if race.was_run() =>
-                {
-                    let why = "a second connection of ours is taking over";
-                    return End::Lost(why.to_owned(), race.redial);
-                }
-                Ok(Some(Event::Dead)) => {
-                    return End::Lost("the gateway fell silent".to_owned(), race.redial);
-                }
-                Ok(Some(Event::Peer(Control::Kick { reason }))) => return End::Kicked(reason),
-                // only clients say so
-                Ok(Some(Event::Peer(Control::RekeyPlease | Control::TokenStored))) => {}
-                Ok(Some(Event::Peer(Control::Close))) => {
-                    return End::Lost("the gateway closed the session".to_owned(), race.redial);
-                }
-                Err(error) => return End::Lost(error.to_string(), race.redial),
+            if let Some(end) = self.heard(event, &mut climb, &mut race).await {
+                return end;
             }
         }
     }
 }
 
 impl Context<'_> {
+    /// What follows from the connection's last word; how this state ends, if it does.
+    async fn heard(
+        &self,
+        event: Result<Option<Event>, LinkError>,
+        climb: &mut Climb,
+        race: &mut Race,
+    ) -> Option<End> {
+        let lost = |why: &str, race: &mut Race| {
+            let redial = race.redial.take();
+            Some(End::Lost(why.to_owned(), redial))
+        };
+        match event {
+            Ok(None) => None,
+            Ok(Some(Event::Suspect)) => {
+                tracing::info!("no answer for a while: trying another connection as well");
+                self.dialer.rungs().suspect();
+                climb.call_off();
+                race.start(Redial::new(&self.dialer, &self.addresses, &self.live));
+                None
+            }
+            Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
+                if let Some(rung) = climb.under_way() =>
+            {
+                Some(self.taken_over(climb, &rung).await)
+            }
+            // the gateway's answer to our own second connection
+            Ok(Some(Event::Peer(Control::Kick { reason: KickReason::Superseded })))
+                if race.was_run() =>
+            {
+                lost("a second connection of ours is taking over", race)
+            }
+            Ok(Some(Event::Dead)) => lost("the gateway fell silent", race),
+            Ok(Some(Event::Peer(Control::Kick { reason }))) => Some(End::Kicked(reason)),
+            // only clients say so
+            Ok(Some(Event::Peer(Control::RekeyPlease | Control::TokenStored))) => None,
+            Ok(Some(Event::Peer(Control::Close))) => lost("the gateway closed the session", race),
+            Err(error) => lost(&error.to_string(), race),
+        }
+    }
+
     /// The gateway has taken a climb for the successor of the connection in use. It may say so to that
     /// one a moment later.
     async fn taken_over(&self, climb: &mut Climb, rung: &Endpoint) -> End {
