@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::node::{Node, host_command};
 use crate::process::Process;
-use crate::{Page, address, power, run_dir, services, tools};
+use crate::{Page, address, figure, power, run_dir, services, tools};
 
 /// What a laboratory looks like.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,24 @@ impl Lab {
         let path = path.to_str().context("path is not UTF-8")?;
         self.web.ok(&["sh", "-c", &format!("head -c {size} /dev/urandom > {path}")])?;
         tools::sha256(&self.web, path)
+    }
+
+    /// Carries a file of `size` random bytes each way between `node` and the web host, which is asked
+    /// by its address: names need not be looked up while ways are broken.
+    ///
+    /// # Errors
+    /// One of them arrives changed, or not within ten minutes.
+    pub fn transfer(&self, node: &Node, size: u64) -> Result<()> {
+        let sent = self.make_download("file", size)?;
+        let (page, received) = Page::download(node, &format!("http://{}/file", address::WEB))?;
+        ensure!(received == sent, "SHA-256 of a download");
+        figure("download", page.rate * 8.0 / 1e6, "Mbit/s");
+        let url = format!("http://{}/upload/file", address::WEB);
+        let (page, sent) = Page::upload(node, &url, size)?;
+        let stored = self.web_root_dir.join("upload/file").display().to_string();
+        ensure!(tools::sha256(&self.web, &stored)? == sent, "SHA-256 of an upload");
+        figure("upload", page.rate * 8.0 / 1e6, "Mbit/s");
+        Ok(())
     }
 
     /// The page's view of a visitor of nginx, from `node`, over the family of `server`.

@@ -262,6 +262,11 @@ impl GatewayNode {
         serde_json::from_str(&text).with_context(|| format!("session list printed {text:?}"))
     }
 
+    /// The first of [`GatewayNode::sessions`], where there is one only.
+    pub fn session(&self) -> Result<serde_json::Value> {
+        Ok(self.sessions()?[0].take())
+    }
+
     /// `status --json`, as it is.
     pub fn status(&self) -> Result<serde_json::Value> {
         let text = self.run(&["status", "--json"])?.ok()?;

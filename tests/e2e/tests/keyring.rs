@@ -114,7 +114,7 @@ fn a_password_is_in_the_keyring_until_the_profile_is_removed() -> Result<()> {
     session.client.start_by(&[]);
     session.client.start_daemon()?;
     session.sudo(&["connect"], "")?.ok()?;
-    assert_eq!(gateway.sessions()?[0]["user"], "bob");
+    assert_eq!(gateway.session()?["user"], "bob");
     let state_dir = session.client.node.dir().join("state").display().to_string();
     let on_disk = session.client.node.run(&["grep", "-rF", &stored, &state_dir])?;
     ensure!(on_disk.code() == 1, "it is on disk: {on_disk}");

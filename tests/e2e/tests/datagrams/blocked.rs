@@ -8,7 +8,7 @@ use e2e::{
     ClientNode, Download, GatewayNode, Lab, Page, Programs, Transport, address, figure, until,
 };
 
-use crate::{FILE, SOON, connected, session, transfer};
+use crate::{FILE, SOON, connected};
 
 const ONE_WAY: Duration = Duration::from_secs(15);
 /// How soon a download has to go on another way.
@@ -23,7 +23,7 @@ pub(crate) fn limit_rate(lab: &Lab, rate: &str) -> Result<()> {
 /// Waits until the gateway sends by this transport.
 fn wait_for_gateway(gateway: &GatewayNode, transport: &str) -> Result<()> {
     until(&format!("the gateway to send over {transport}"), SOON, || {
-        Ok((session(gateway)?["transport"] == transport).then_some(()))
+        Ok((gateway.session()?["transport"] == transport).then_some(()))
     })
 }
 
@@ -31,7 +31,7 @@ fn wait_for_gateway(gateway: &GatewayNode, transport: &str) -> Result<()> {
 fn a_download_goes_on_over_the_stream_and_returns_to_datagrams() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, mut client) = connected(&lab, &[])?;
-    let before = session(&gateway)?;
+    let before = gateway.session()?;
     let sent = lab.make_download("file", 128 << 20)?;
     limit_rate(&lab, "100mbit")?;
     let download = Download::start(&client.node, address::WEB, "file")?;
@@ -55,7 +55,7 @@ fn a_download_goes_on_over_the_stream_and_returns_to_datagrams() -> Result<()> {
     assert_eq!(status.notice, None);
     wait_for_gateway(&gateway, "udp")?;
     assert_eq!(download.finish(Duration::from_secs(60))?, sent, "SHA-256 of the download");
-    assert_eq!(session(&gateway)?["since"], before["since"], "one connection all the time");
+    assert_eq!(gateway.session()?["since"], before["since"], "one connection all the time");
     assert!(client.process()?.is_running());
     Ok(())
 }
@@ -69,7 +69,7 @@ fn blocked_from_the_start_it_works_all_the_same_and_the_user_is_told() -> Result
     let mut client = ClientNode::new(&lab, 0, &programs)?;
     client.import(&gateway.invite("alice")?.link)?;
     client.connect(&["--transport", "udp"])?;
-    transfer(&lab, &client, 4 << 20)?;
+    lab.transfer(&client.node, 4 << 20)?;
     let notice = until("the user to be told", SOON, || Ok(client.status()?.notice))?;
     assert!(notice.contains("do not get through"), "{notice}");
     let text = client.run(&["status"])?.ok()?;
@@ -81,7 +81,7 @@ fn blocked_from_the_start_it_works_all_the_same_and_the_user_is_told() -> Result
     lab.let_datagrams_pass()?;
     let status = client.wait_for_transport(Transport::Udp, Duration::from_secs(20))?;
     assert_eq!(status.notice, None);
-    transfer(&lab, &client, 4 << 20)
+    lab.transfer(&client.node, 4 << 20)
 }
 
 /// Only one way is blocked: what the other end does not get it cannot answer. The gateway takes longer
@@ -105,7 +105,7 @@ fn one_way_alone_is_not_used() -> Result<()> {
             start.elapsed().as_secs_f64(),
             "s",
         );
-        transfer(&lab, &client, 8 << 20).with_context(|| format!("{way} is blocked"))?;
+        lab.transfer(&client.node, 8 << 20).with_context(|| format!("{way} is blocked"))?;
         lab.let_datagrams_pass()?;
         client.wait_for_transport(Transport::Udp, Duration::from_secs(20))?;
         wait_for_gateway(&gateway, "udp")?;
@@ -131,5 +131,5 @@ fn a_new_connection_has_datagrams_again() -> Result<()> {
     client.wait_for_transport(Transport::Udp, SOON)?;
     wait_for_gateway(&gateway, "udp")?;
     assert_eq!(client.inner_address()?, inner);
-    transfer(&lab, &client, 4 << 20)
+    lab.transfer(&client.node, 4 << 20)
 }

@@ -11,7 +11,6 @@ use e2e::{
 };
 
 use crate::relay::{PORT, Relay, Way};
-use crate::session;
 
 /// A gateway with these changes, and a client whose datagrams pass a relay.
 fn relayed(lab: &Lab, edits: &[(&str, &str)]) -> Result<(GatewayNode, ClientNode, Relay)> {
@@ -50,7 +49,7 @@ fn assert_unharmed(
     client: &ClientNode,
     before: &serde_json::Value,
 ) -> Result<()> {
-    let after = session(gateway)?;
+    let after = gateway.session()?;
     assert_eq!(after["since"], before["since"], "one connection all the time");
     assert_eq!(after["transport"], "udp");
     assert_eq!(client.status()?.transport.as_deref(), Some("udp"));
@@ -74,7 +73,7 @@ fn ping_for(node: &Node, seconds: u32) -> Result<()> {
 fn repeated_datagrams_arrive_once() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client, relay) = relayed(&lab, &[("interval: 4h", "interval: 4s")])?;
-    let before = session(&gateway)?;
+    let before = gateway.session()?;
     let capture = Capture::start(&lab.web, "eth0")?;
     std::thread::scope(|scope| -> Result<()> {
         let pings = scope.spawn(|| ping_for(&client.node, 8));
@@ -97,7 +96,7 @@ fn repeated_datagrams_arrive_once() -> Result<()> {
         pings.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     assert_unharmed(&gateway, &client, &before)?;
-    let rekeys = session(&gateway)?["rekeys"].as_u64();
+    let rekeys = gateway.session()?["rekeys"].as_u64();
     assert!(rekeys >= Some(1), "no rekey in between: {rekeys:?}");
     let flows = capture.finish()?;
     let echoes = flows.iter().find_map(|(flow, count)| {
@@ -139,7 +138,7 @@ fn spoilt_and_cut_datagrams_and_noise_are_dropped_in_silence() -> Result<()> {
         let (gateway, mut client, relay) = relayed(&lab, &[])?;
         client.disconnect()?;
         client.connect(&["--cipher", cipher])?;
-        let before = session(&gateway)?;
+        let before = gateway.session()?;
         assert_eq!(before["cipher"], cipher);
         Ping::send(&client.node, address::WEB.into(), 20)?;
         let capture = Capture::start(&lab.internet, "to-gateway")?;
@@ -188,7 +187,7 @@ fn send_without_waiting(node: &Node, datagram: &[u8]) -> Result<()> {
 fn a_flood_of_forged_datagrams_leaves_a_session_working() -> Result<()> {
     let lab = Lab::new()?;
     let (mut gateway, client, relay) = relayed(&lab, &[])?;
-    let before = session(&gateway)?;
+    let before = gateway.session()?;
     let real = || relay.remembered(Way::Up).pop();
     download_in_a_flood(&lab, &client.node, (address::GATEWAY, PORT).into(), real)?;
     assert_unharmed(&gateway, &client, &before)?;

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::{
-    ClientNode, GatewayNode, Lab, Page, Ping, Programs, Transport, address, figure, full_or_short,
+    ClientNode, GatewayNode, Lab, Ping, Programs, Transport, address, figure, full_or_short,
 };
 
 /// By address: names need not be looked up while ways are broken.
 const FILE: &str = "http://198.51.100.80/file";
-const UPLOAD: &str = "http://198.51.100.80/upload/file";
 const CIPHERS: [&str; 3] = ["chacha20-poly1305", "aes-256-gcm", "aes-256-cfb-hmac-sha256"];
 /// How long going over to datagrams may take.
 const SOON: Duration = Duration::from_secs(10);
@@ -26,23 +25,6 @@ fn connected(lab: &Lab, edits: &[(&str, &str)]) -> Result<(GatewayNode, ClientNo
     let gateway = GatewayNode::start_edited(lab, &programs, edits)?;
     let client = ClientNode::connect_new(lab, 0, &programs, &gateway, "alice")?;
     Ok((gateway, client))
-}
-
-/// The only session, as the gateway sees it.
-fn session(gateway: &GatewayNode) -> Result<serde_json::Value> {
-    Ok(gateway.sessions()?[0].take())
-}
-
-/// Files both ways, with their checksums.
-fn transfer(lab: &Lab, client: &ClientNode, size: u64) -> Result<()> {
-    let sent = lab.make_download("file", size)?;
-    let (_, received) = Page::download(&client.node, FILE)?;
-    assert_eq!(received, sent, "SHA-256 of a download");
-    let (_, sent) = Page::upload(&client.node, UPLOAD, size)?;
-    let stored = lab.web_root_dir().join("upload/file").display().to_string();
-    let received = lab.web.ok(&["sha256sum", &stored])?;
-    assert!(received.starts_with(&sent), "SHA-256 of an upload");
-    Ok(())
 }
 
 /// Bytes between clients and gateway, counted by the carrier.
@@ -87,7 +69,7 @@ fn files_and_pings_go_in_datagrams_with_each_cipher() -> Result<()> {
         client.disconnect()?;
         client.connect(&["--cipher", cipher])?;
         let (tcp, udp) = (outside.bytes("tcp")?, outside.bytes("udp")?);
-        transfer(&lab, &client, size).context(cipher)?;
+        lab.transfer(&client.node, size).context(cipher)?;
         for target in [address::INNER_GATEWAY.into(), address::WEB.into(), address::WEB_V6.into()] {
             let answers = Ping::send(&client.node, target, 20)?.received;
             assert_eq!(answers, 20, "echoes of {target} with {cipher}");
@@ -100,7 +82,7 @@ fn files_and_pings_go_in_datagrams_with_each_cipher() -> Result<()> {
         assert_eq!(status.gateway.map(|gateway| gateway.port()), Some(1194));
         assert!(status.rx_bytes > size && status.tx_bytes > size, "counters: {status:?}");
         assert_eq!(status.notice, None);
-        let session = session(&gateway)?;
+        let session = gateway.session()?;
         assert_eq!((&session["transport"], &session["cipher"]), (&"udp".into(), &cipher.into()));
         assert!(session["rx_bytes"].as_u64() > Some(size), "{session}");
     }
@@ -115,7 +97,7 @@ fn without_being_asked_for_there_are_none() -> Result<()> {
         client.disconnect()?;
         let outside = Outside::count(&lab)?;
         client.connect(options)?;
-        transfer(&lab, &client, 1 << 20)?;
+        lab.transfer(&client.node, 1 << 20)?;
         assert_eq!(client.status()?.transport.as_deref(), Some("tls"), "{options:?}");
         assert_eq!(outside.bytes("udp")?, 0, "{options:?}");
         lab.carrier.ok(&["nft", "delete", "table", "inet", "count"])?;
@@ -147,7 +129,7 @@ fn a_gateway_without_datagrams_is_told_of_once() -> Result<()> {
     let mut client = ClientNode::new(&lab, 0, &programs)?;
     client.import(&gateway.invite("alice")?.link)?;
     client.connect(&["--transport", "udp"])?;
-    transfer(&lab, &client, 1 << 20)?;
+    lab.transfer(&client.node, 1 << 20)?;
     let status = client.status()?;
     assert_eq!(status.transport.as_deref(), Some("tls"));
     let notice = status.notice.context("the user is told")?;
@@ -162,12 +144,12 @@ fn keys_change_under_load_and_nothing_is_lost() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = connected(&lab, &[("interval: 4h", "interval: 200ms")])?;
     let outside = Outside::count(&lab)?;
-    let before = session(&gateway)?;
-    transfer(&lab, &client, full_or_short(512, 48) << 20)?;
+    let before = gateway.session()?;
+    lab.transfer(&client.node, full_or_short(512, 48) << 20)?;
     let count = u16::try_from(full_or_short(2_000, 200))?;
     let pinged = Ping::send(&client.node, address::WEB.into(), count)?;
     assert_eq!(pinged.received, usize::from(count), "pings while keys change every 200 ms");
-    let after = session(&gateway)?;
+    let after = gateway.session()?;
     let rekeys = after["rekeys"].as_u64().context("rekeys")?;
     figure("rekeys", rekeys as f64, "times");
     assert!(rekeys >= 10, "{rekeys} rekeys");

@@ -10,13 +10,13 @@ use e2e::{
 };
 
 use crate::blocked::limit_rate;
-use crate::{Outside, SOON, connected, session, transfer};
+use crate::{Outside, SOON, connected};
 
 #[test]
 fn a_client_whose_datagrams_come_from_elsewhere_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = connected(&lab, &[])?;
-    let before = session(&gateway)?;
+    let before = gateway.session()?;
     let sent = lab.make_download("file", 160 << 20)?;
     limit_rate(&lab, "100mbit")?;
     let download = Download::start(&client.node, address::WEB, "file")?;
@@ -30,9 +30,9 @@ fn a_client_whose_datagrams_come_from_elsewhere_goes_on() -> Result<()> {
     }
     assert_eq!(download.finish(Duration::from_secs(60))?, sent, "SHA-256 of the download");
     until("datagrams to be used", SOON, || {
-        Ok((session(&gateway)?["transport"] == "udp").then_some(()))
+        Ok((gateway.session()?["transport"] == "udp").then_some(()))
     })?;
-    assert_eq!(before["since"], session(&gateway)?["since"], "one connection all the time");
+    assert_eq!(before["since"], gateway.session()?["since"], "one connection all the time");
     Ok(())
 }
 
@@ -50,13 +50,13 @@ fn the_client_changes_its_link() -> Result<()> {
         client.wait_for_transport(Transport::Udp, SOON)?;
     }
     assert_eq!(download.finish(Duration::from_secs(60))?, sent, "SHA-256 of the download");
-    assert_eq!(session(&gateway)?["transport"], "udp");
+    assert_eq!(gateway.session()?["transport"], "udp");
     Ok(())
 }
 
 /// Everything that people do, through whatever size the path has.
 fn everything_flows(lab: &Lab, client: &ClientNode) -> Result<()> {
-    transfer(lab, client, 8 << 20)?;
+    lab.transfer(&client.node, 8 << 20)?;
     for size in ["56", "1200", "1300", "1392"] {
         let options = ["-M", "do", "-s", size];
         let pinged = Ping::send_with(&client.node, address::WEB.into(), 5, &options)?;
@@ -78,7 +78,7 @@ fn a_path_with_less_room_carries_everything_in_datagrams() -> Result<()> {
     let (gateway, client) = connected(&lab, &[])?;
     let outside = Outside::count(&lab)?;
     everything_flows(&lab, &client)?;
-    assert_eq!(session(&gateway)?["transport"], "udp");
+    assert_eq!(gateway.session()?["transport"], "udp");
     let (tcp, udp) = (outside.bytes("tcp")?, outside.bytes("udp")?);
     assert!(udp > 4 * tcp, "files went in datagrams: {udp} bytes by UDP, {tcp} by TCP");
     Ok(())
@@ -89,7 +89,7 @@ fn a_path_that_gets_less_room_carries_everything_on() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = connected(&lab, &[])?;
     // time to learn what fits
-    transfer(&lab, &client, 16 << 20)?;
+    lab.transfer(&client.node, 16 << 20)?;
     sleep(Duration::from_secs(2));
     let sent = lab.make_download("file", 64 << 20)?;
     limit_rate(&lab, "100mbit")?;
@@ -100,10 +100,10 @@ fn a_path_that_gets_less_room_carries_everything_on() -> Result<()> {
     client.wait_for_transport(Transport::Udp, Duration::from_secs(20))?;
     everything_flows(&lab, &client)?;
     let outside = Outside::count(&lab)?;
-    transfer(&lab, &client, 8 << 20)?;
+    lab.transfer(&client.node, 8 << 20)?;
     let (tcp, udp) = (outside.bytes("tcp")?, outside.bytes("udp")?);
     assert!(udp > 4 * tcp, "files go in datagrams again: {udp} bytes by UDP, {tcp} by TCP");
-    assert_eq!(session(&gateway)?["transport"], "udp");
+    assert_eq!(gateway.session()?["transport"], "udp");
     Ok(())
 }
 
@@ -119,7 +119,7 @@ fn ipv6_outside_with_the_least_room_there_may_be() -> Result<()> {
     let peer = client.status()?.gateway.context("status names no gateway")?;
     assert_eq!(peer.ip(), address::GATEWAY_V6);
     everything_flows(&lab, &client)?;
-    assert_eq!(session(&gateway)?["transport"], "udp");
+    assert_eq!(gateway.session()?["transport"], "udp");
     Ok(())
 }
 
@@ -127,19 +127,19 @@ fn ipv6_outside_with_the_least_room_there_may_be() -> Result<()> {
 fn losses_and_another_order_cost_no_session() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = connected(&lab, &[])?;
-    let before = session(&gateway)?;
+    let before = gateway.session()?;
     let fast = Link { delay: Duration::from_millis(20), rate: Some(50_000_000), ..Link::default() };
     // 100 full packets take 24 ms
     let reorder = Some(Reorder { share: 0.05, delay: Duration::from_millis(24) });
     let emulator = lab.emulate(Link { reorder, ..fast }, Link { reorder, ..fast })?;
-    transfer(&lab, &client, 4 << 20).context("in another order")?;
+    lab.transfer(&client.node, 4 << 20).context("in another order")?;
     for direction in [e2e::Direction::Up, e2e::Direction::Down] {
         emulator.set(direction, Link { loss: 0.05, ..fast });
     }
-    transfer(&lab, &client, 2 << 20).context("with losses")?;
+    lab.transfer(&client.node, 2 << 20).context("with losses")?;
     let pinged = Ping::send(&client.node, address::WEB.into(), 200)?;
     assert!(pinged.received > 160, "{} of 200 echoes", pinged.received);
-    let after = session(&gateway)?;
+    let after = gateway.session()?;
     assert_eq!(before["since"], after["since"], "one connection all the time");
     assert_eq!(client.status()?.transport.as_deref(), Some("udp"));
     Ok(())

@@ -10,13 +10,10 @@ use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context, Result};
 use e2e::{
-    Capture, ClientNode, Direction, Download, GatewayNode, Lab, Link, Page, Ping, Programs,
-    Transport, address, figure, full_or_short, until,
+    Capture, ClientNode, Direction, Download, GatewayNode, Lab, Link, Ping, Programs, Transport,
+    address, figure, full_or_short, until,
 };
 
-/// By address: names need not be looked up while ways are broken.
-const FILE: &str = "http://198.51.100.80/file";
-const UPLOAD: &str = "http://198.51.100.80/upload/file";
 const SOON: Duration = Duration::from_secs(10);
 
 /// A gateway with these changes of its `server.yaml`, and a client over KCP.
@@ -25,23 +22,6 @@ fn connected(lab: &Lab, edits: &[(&str, &str)]) -> Result<(GatewayNode, ClientNo
     let gateway = GatewayNode::start_edited(lab, &programs, edits)?;
     let client = ClientNode::connect_new(lab, 0, &programs, &gateway, "alice")?;
     Ok((gateway, client))
-}
-
-/// The only session, as the gateway sees it.
-fn session(gateway: &GatewayNode) -> Result<serde_json::Value> {
-    Ok(gateway.sessions()?[0].take())
-}
-
-/// Files both ways, with their checksums.
-fn transfer(lab: &Lab, client: &ClientNode, size: u64) -> Result<()> {
-    let sent = lab.make_download("file", size)?;
-    let (_, received) = Page::download(&client.node, FILE)?;
-    assert_eq!(received, sent, "SHA-256 of a download");
-    let (_, sent) = Page::upload(&client.node, UPLOAD, size)?;
-    let stored = lab.web_root_dir().join("upload/file").display().to_string();
-    let received = lab.web.ok(&["sha256sum", &stored])?;
-    assert!(received.starts_with(&sent), "SHA-256 of an upload");
-    Ok(())
 }
 
 #[test]
@@ -54,12 +34,12 @@ fn nothing_but_datagrams_of_port_443_is_seen() -> Result<()> {
     let capture = Capture::start(&lab.internet, "to-gateway")?;
     client.connect(&[])?;
     let size = full_or_short(256, 24) << 20;
-    transfer(&lab, &client, size)?;
+    lab.transfer(&client.node, size)?;
     let status = client.status()?;
     assert_eq!(status.transport.as_deref(), Some("kcp"));
     assert_eq!(status.gateway.map(|gateway| gateway.port()), Some(443));
     assert!(status.rx_bytes > size && status.tx_bytes > size, "counters: {status:?}");
-    assert_eq!(session(&gateway)?["transport"], "kcp");
+    assert_eq!(gateway.session()?["transport"], "kcp");
     let live = gateway.status()?;
     assert_eq!((&live["kcp_port"], &live["kcp_sessions"]), (&443.into(), &1.into()), "{live}");
     client.disconnect()?;
@@ -93,8 +73,8 @@ fn ipv6_outside_with_the_least_room_there_may_be() -> Result<()> {
     let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
     let peer = client.status()?.gateway.context("status names no gateway")?;
     assert_eq!(peer.ip(), address::GATEWAY_V6);
-    transfer(&lab, &client, 8 << 20)?;
-    assert_eq!(session(&gateway)?["transport"], "kcp");
+    lab.transfer(&client.node, 8 << 20)?;
+    assert_eq!(gateway.session()?["transport"], "kcp");
     Ok(())
 }
 
@@ -102,12 +82,12 @@ fn ipv6_outside_with_the_least_room_there_may_be() -> Result<()> {
 fn keys_change_under_load_and_nothing_is_lost() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = connected(&lab, &[("interval: 4h", "interval: 200ms")])?;
-    let before = session(&gateway)?;
-    transfer(&lab, &client, full_or_short(512, 48) << 20)?;
+    let before = gateway.session()?;
+    lab.transfer(&client.node, full_or_short(512, 48) << 20)?;
     let count = u16::try_from(full_or_short(2_000, 200))?;
     let pinged = Ping::send(&client.node, address::WEB.into(), count)?;
     assert_eq!(pinged.received, usize::from(count), "pings while keys change every 200 ms");
-    let after = session(&gateway)?;
+    let after = gateway.session()?;
     let rekeys = after["rekeys"].as_u64().context("rekeys")?;
     figure("rekeys", rekeys as f64, "times");
     assert!(rekeys >= 10, "{rekeys} rekeys");
@@ -119,7 +99,7 @@ fn keys_change_under_load_and_nothing_is_lost() -> Result<()> {
 fn a_client_whose_datagrams_come_from_elsewhere_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = connected(&lab, &[])?;
-    let before = session(&gateway)?;
+    let before = gateway.session()?;
     let slow =
         Link { delay: Duration::from_millis(10), rate: Some(100_000_000), ..Link::default() };
     let _slow = lab.emulate(slow, slow)?;
@@ -132,7 +112,7 @@ fn a_client_whose_datagrams_come_from_elsewhere_goes_on() -> Result<()> {
         figure("the download went on after", took.as_secs_f64() * 1e3, "ms");
     }
     assert_eq!(download.finish(Duration::from_secs(60))?, sent, "SHA-256 of the download");
-    let after = session(&gateway)?;
+    let after = gateway.session()?;
     assert_eq!(before["since"], after["since"], "one connection all the time");
     assert_ne!(before["peer"], after["peer"], "the address was another one");
     Ok(())
@@ -154,7 +134,7 @@ fn the_client_changes_its_link_and_the_connection_stays() -> Result<()> {
         figure("the download went on after", took.as_secs_f64() * 1e3, "ms");
     }
     assert_eq!(download.finish(Duration::from_secs(60))?, sent, "SHA-256 of the download");
-    assert_eq!(session(&gateway)?["transport"], "kcp");
+    assert_eq!(gateway.session()?["transport"], "kcp");
     Ok(())
 }
 
@@ -162,16 +142,16 @@ fn the_client_changes_its_link_and_the_connection_stays() -> Result<()> {
 fn losses_and_another_order_cost_no_session_and_no_byte() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = connected(&lab, &[])?;
-    let before = session(&gateway)?;
+    let before = gateway.session()?;
     let fast = Link { delay: Duration::from_millis(20), rate: Some(50_000_000), ..Link::default() };
     let reorder = Some(e2e::Reorder { share: 0.05, delay: Duration::from_millis(24) });
     let emulator = lab.emulate(Link { reorder, ..fast }, Link { reorder, ..fast })?;
-    transfer(&lab, &client, 4 << 20).context("in another order")?;
+    lab.transfer(&client.node, 4 << 20).context("in another order")?;
     for direction in [Direction::Up, Direction::Down] {
         emulator.set(direction, Link { loss: 0.1, ..fast });
     }
-    transfer(&lab, &client, 2 << 20).context("with losses")?;
-    assert_eq!(before["since"], session(&gateway)?["since"], "one connection all the time");
+    lab.transfer(&client.node, 2 << 20).context("with losses")?;
+    assert_eq!(before["since"], gateway.session()?["since"], "one connection all the time");
     Ok(())
 }
 

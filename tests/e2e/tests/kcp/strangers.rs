@@ -50,7 +50,7 @@ fn questions() -> Vec<Vec<u8>> {
 fn strangers_are_not_answered_and_harm_nobody() -> Result<()> {
     let lab = Lab::new()?;
     let (gateway, client) = crate::connected(&lab, &[])?;
-    let before = crate::session(&gateway)?;
+    let before = gateway.session()?;
     within(&lab.web, || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -63,8 +63,8 @@ fn strangers_are_not_answered_and_harm_nobody() -> Result<()> {
         }
         Ok(())
     })?;
-    crate::transfer(&lab, &client, 1 << 20)?;
-    assert_eq!(before["since"], crate::session(&gateway)?["since"], "one connection all the time");
+    lab.transfer(&client.node, 1 << 20)?;
+    assert_eq!(before["since"], gateway.session()?["since"], "one connection all the time");
     Ok(())
 }
 
@@ -98,6 +98,6 @@ fn conversations_that_never_log_in_keep_nobody_out() -> Result<()> {
         let started = Instant::now();
         let client = ClientNode::connect_new(&lab, 0, &programs, &gateway, "alice")?;
         figure("a client is in after", started.elapsed().as_secs_f64() * 1e3, "ms");
-        crate::transfer(&lab, &client, 1 << 20)
+        lab.transfer(&client.node, 1 << 20)
     })
 }

@@ -159,7 +159,7 @@ fn the_other_address_family_works_if_both_sides_have_it() -> Result<()> {
     let server = format!("[{}]:1194", address::GATEWAY_V6);
     let line = pair.start_client(&["--server", &server])?;
     assert!(line.contains(&server), "{line}");
-    crate::transfer(&lab, &pair.client, 4 << 20)?;
+    lab.transfer(&pair.client.node, 4 << 20)?;
     let pinged = e2e::Ping::send_with(
         &pair.client.node,
         address::WEB.into(),

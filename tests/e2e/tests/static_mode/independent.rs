@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use e2e::{HostState, Lab, Page, Ping, Process, address};
 
-use crate::{CLIENT, PATIENCE, Pair, assert_flows, end, path, transfer};
+use crate::{CLIENT, PATIENCE, Pair, assert_flows, end, path};
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/static_mode/peer.py");
 /// The distribution's, whose packages the tests install.
@@ -34,7 +34,7 @@ fn our_client_with_a_gateway_of_others() -> Result<()> {
         address::GATEWAY.to_string()
     );
     Page::open(&pair.client.node, "http://www.lab.test/").context("DNS through their gateway")?;
-    transfer(&lab, &pair.client, SIZE)?;
+    lab.transfer(&pair.client.node, SIZE)?;
     end(pair.client()?)?;
     before.expect_unchanged(&lab.clients[0], "after static mode")
 }
@@ -51,7 +51,7 @@ fn our_gateway_with_a_client_of_others() -> Result<()> {
     client.ip(&["route", "add", &address::WEB.to_string(), "dev", "theirs"])?;
     assert_flows(&pair.client)?;
     assert_eq!(lab.visitor_address(client, address::WEB.into())?, address::GATEWAY.to_string());
-    transfer(&lab, &pair.client, SIZE)
+    lab.transfer(&pair.client.node, SIZE)
 }
 
 /// Their client on the first client's machine, with the pair's key.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use e2e::{HostState, Lab, Ping, address, until};
 
-use crate::{PATIENCE, Pair, assert_flows, end, transfer};
+use crate::{PATIENCE, Pair, assert_flows, end};
 
 /// How long it may take after a restart or a move: the client's echo after 25 s idle is the last
 /// thing that brings it back; traffic does it at once.
@@ -41,7 +41,7 @@ fn either_side_can_be_restarted_or_crash_and_the_other_goes_on() -> Result<()> {
         pair.start_client(&[])?;
         wait_for_flow(&pair).with_context(|| format!("after the client's end, crash: {crash}"))?;
     }
-    transfer(&lab, &pair.client, 4 << 20)?;
+    lab.transfer(&pair.client.node, 4 << 20)?;
 
     pair.client()?.kill9();
     pair.gateway()?.kill9();
@@ -91,7 +91,7 @@ fn the_client_moves_to_another_network_and_behind_another_port() -> Result<()> {
         lab.change_link()?;
         wait_for_flow(&pair).with_context(|| format!("another link: {way}"))?;
     }
-    transfer(&lab, &pair.client, 2 << 20)
+    lab.transfer(&pair.client.node, 2 << 20)
 }
 
 /// Nothing of what is sent before the gateway is there is lost for good.

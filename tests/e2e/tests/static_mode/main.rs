@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    ClientNode, GatewayNode, HostState, Lab, Page, Ping, Process, Programs, Ran, address, figure,
+    ClientNode, GatewayNode, HostState, Lab, Page, Ping, Process, Programs, Ran, address,
     soak_bytes, until,
 };
 
@@ -22,8 +22,6 @@ use e2e::{
 const PATIENCE: Duration = Duration::from_secs(15);
 const SERVER: &str = "203.0.113.2:1194";
 const CLIENT: &str = "10.8.0.2";
-/// By address: names need not be looked up while ways are broken.
-const FILE: &str = "http://198.51.100.80/file";
 
 /// Both ends, with the same key.
 struct Pair {
@@ -103,21 +101,6 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
-/// Files both ways, with their checksums.
-fn transfer(lab: &Lab, client: &ClientNode, size: u64) -> Result<()> {
-    let sent = lab.make_download("file", size)?;
-    let (page, received) = Page::download(&client.node, FILE)?;
-    assert_eq!(received, sent, "SHA-256 of a download");
-    figure("download", page.rate * 8.0 / 1e6, "Mbit/s");
-    let url = format!("http://{}/upload/file", address::WEB);
-    let (page, sent) = Page::upload(&client.node, &url, size)?;
-    let stored = lab.web_root_dir().join("upload/file").display().to_string();
-    let received = lab.web.ok(&["sha256sum", &stored])?;
-    assert!(received.starts_with(&sent), "SHA-256 of an upload");
-    figure("upload", page.rate * 8.0 / 1e6, "Mbit/s");
-    Ok(())
-}
-
 /// Each echo request is answered, and no answer comes twice.
 fn assert_flows(client: &ClientNode) -> Result<()> {
     let web = address::WEB.to_string();
@@ -164,7 +147,7 @@ fn everything_flows_and_both_hosts_are_left_as_they_were() -> Result<()> {
         let pinged = Ping::send_with(&client.node, address::WEB.into(), 5, &options)?;
         assert_eq!(pinged.received, 5, "echoes of {size} bytes");
     }
-    transfer(&lab, client, soak_bytes()?)?;
+    lab.transfer(&client.node, soak_bytes()?)?;
 
     let status = until("the bytes of both transfers", Duration::from_secs(5), || {
         let status = client.status()?;

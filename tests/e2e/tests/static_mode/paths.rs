@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use e2e::{Direction, Lab, Link, Ping, Reorder, address};
 
-use crate::{Pair, transfer};
+use crate::Pair;
 
 #[test]
 fn losses_and_another_order_are_borne() -> Result<()> {
@@ -15,13 +15,13 @@ fn losses_and_another_order_are_borne() -> Result<()> {
     // 100 full packets take 24 ms
     let reorder = Some(Reorder { share: 0.05, delay: Duration::from_millis(24) });
     let emulator = lab.emulate(Link { reorder, ..fast }, Link { reorder, ..fast })?;
-    transfer(&lab, &pair.client, 4 << 20).context("in another order")?;
+    lab.transfer(&pair.client.node, 4 << 20).context("in another order")?;
     let pinged = Ping::send(&pair.client.node, address::WEB.into(), 100)?;
     assert_eq!(pinged.received, 100, "nothing that is late is taken for a repetition");
     for direction in [Direction::Up, Direction::Down] {
         emulator.set(direction, Link { loss: 0.05, ..fast });
     }
-    transfer(&lab, &pair.client, 2 << 20).context("with losses")
+    lab.transfer(&pair.client.node, 2 << 20).context("with losses")
 }
 
 /// No datagram is ever cut on the way, nor could it be: the network in between takes none that is
@@ -38,7 +38,7 @@ fn no_datagram_is_fragmented() -> Result<()> {
          {outside} ip frag-off & 0x3fff != 0 counter name cut\n \
          {outside} ip frag-off & 0x4000 == 0 counter name may\n }}\n }}\n"
     ))?;
-    transfer(&lab, &pair.client, 4 << 20)?;
+    lab.transfer(&pair.client.node, 4 << 20)?;
     let large = ["-s", "3000", "-M", "dont"];
     let pinged = Ping::send_with(&pair.client.node, address::WEB.into(), 5, &large)?;
     assert_eq!(pinged.received, 5, "packets that were cut inside");
@@ -59,5 +59,5 @@ fn a_narrow_path_works_with_the_mtu_given_by_the_client_alone_for_tcp() -> Resul
     let mut pair = Pair::new(&lab)?;
     pair.start_gateway(&[])?;
     pair.start_client(&["--mtu", "1320"])?;
-    transfer(&lab, &pair.client, 4 << 20)
+    lab.transfer(&pair.client.node, 4 << 20)
 }
