@@ -372,7 +372,7 @@ async fn a_running_process_is_asked() {
             if let Request::Connect(connect) = request { Some(connect.profile) } else { None }
         });
         assert_eq!(connects.collect::<Vec<_>>(), [None, Some("home".to_owned())]);
-        drop(daemon);
+        tokio::runtime::Handle::current().block_on(daemon.stop());
         lab.run(&["disconnect"]).fails(4, &[]);
     });
     client.await.expect("the client's part");

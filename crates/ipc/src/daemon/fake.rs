@@ -68,6 +68,13 @@ impl FakeDaemon {
         Ok(Self { shared, task })
     }
 
+    /// Ends it. Nobody listens any more when this returns; when one is dropped, a moment later.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        // it was ended on purpose
+        let _ = (&mut self.task).await;
+    }
+
     /// What front ends see from now on.
     pub fn set_status(&self, status: Status) {
         self.shared.status.send_replace(status);
