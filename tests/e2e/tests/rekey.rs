@@ -308,7 +308,7 @@ fn steady_stream(lab: &Lab, client: &Node, time: Duration) -> Result<Echoes> {
     thread::scope(|scope| {
         let echoing = scope.spawn(move || {
             let mut bytes = [0; 1_500];
-            while let Ok((count, from)) = theirs.recv_from(&mut bytes) {
+            while let Some((count, from)) = next_datagram(&theirs, &mut bytes)? {
                 theirs.send_to(&bytes[..count], from)?;
             }
             Ok(())
@@ -331,17 +331,25 @@ fn steady_stream(lab: &Lab, client: &Node, time: Duration) -> Result<Echoes> {
     })
 }
 
+/// The next datagram's length and source; none if nothing comes for as long as the socket waits.
+fn next_datagram(socket: &UdpSocket, bytes: &mut [u8]) -> Result<Option<(usize, SocketAddr)>> {
+    loop {
+        match socket.recv_from(bytes) {
+            Ok(datagram) => return Ok(Some(datagram)),
+            // a host that was paused
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Until nothing has come for two seconds.
 fn count_echoes(socket: &UdpSocket) -> Result<Echoes> {
     let mut echoes = Echoes::default();
     let mut last = None;
     let mut bytes = [0; 1_500];
-    loop {
-        match socket.recv(&mut bytes) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(echoes),
-            Err(error) => return Err(error.into()),
-        }
+    while next_datagram(socket, &mut bytes)?.is_some() {
         let now = Instant::now();
         if let Some(last) = last.replace(now) {
             echoes.longest_gap = echoes.longest_gap.max(now - last);
@@ -350,6 +358,7 @@ fn count_echoes(socket: &UdpSocket) -> Result<Echoes> {
         echoes.out_of_order += u64::from(u64::from_be_bytes(*number) < echoes.came_back);
         echoes.came_back += 1;
     }
+    Ok(echoes)
 }
 
 /// What `make` makes in a node's network, in a thread of its own.
