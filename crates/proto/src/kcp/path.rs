@@ -17,10 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
 const PATIENCE_LENGTHS: u32 = 3;
 const AMPLIFICATION: u64 = 3;
-/// Challenges of one trial, ...
+/// Challenges of one trial. The first address has no other one to go back to, and gets them until it
+/// answers, at last each so long after the other.
 const CHALLENGES: u32 = 3;
-/// ... and of that of the first address, which has no other one to go back to.
-const CHALLENGES_FIRST: u32 = 8;
+const CHALLENGE_EACH: Duration = Duration::from_secs(10);
 /// The first datagram only asks whether there is a gateway; from the second one on there are challenges.
 const HEARD_FIRST: u32 = 2;
 /// Who guesses more often than this is not believed any more. Late answers are wrong, too.
@@ -52,6 +52,8 @@ struct Trial {
     received: u64,
     sent: u64,
     challenges: u32,
+    /// When the last of them was sent.
+    challenged_at: Instant,
 }
 
 impl Path {
@@ -86,6 +88,7 @@ impl Path {
             received,
             sent: 0,
             challenges: 0,
+            challenged_at: now,
         });
     }
 
@@ -127,7 +130,8 @@ impl Path {
         if trial.next_challenge(patience(length)).is_none_or(|at| now < at) {
             return None;
         }
-        trial.challenges += 1;
+        trial.challenges = trial.challenges.saturating_add(1);
+        trial.challenged_at = now;
         Some(trial.challenge)
     }
 
@@ -181,7 +185,7 @@ impl Trial {
         self.received += bytes;
         self.heard = self.heard.saturating_add(1);
         if self.back.is_none() && self.heard == HEARD_FIRST {
-            self.since = now;
+            (self.since, self.challenged_at) = (now, now);
         }
     }
 
@@ -189,11 +193,13 @@ impl Trial {
     fn next_challenge(&self, patience: Duration) -> Option<Instant> {
         let (heard, most) = match self.back {
             Some(_) => (1, CHALLENGES),
-            None => (HEARD_FIRST, CHALLENGES_FIRST),
+            None => (HEARD_FIRST, u32::MAX),
         };
-        let thirds = (1_u32 << self.challenges.min(CHALLENGES_FIRST)) / 2;
-        let at = self.since + patience * thirds / 3;
-        (self.heard >= heard && self.challenges < most).then_some(at)
+        let pause = match self.challenges {
+            0 => Duration::ZERO,
+            sent => (patience / 3 * (1 << sent.saturating_sub(2).min(8))).min(CHALLENGE_EACH),
+        };
+        (self.heard >= heard && self.challenges < most).then(|| self.challenged_at + pause)
     }
 }
 
@@ -320,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_is_asked_for_some_time() {
+    fn the_first_address_is_asked_until_it_answers() {
         let now = Instant::now();
         let mut path = Path::following(now, address(1), [7; 32]);
         path.on_datagram(now, address(1), 60, true);
@@ -328,13 +334,19 @@ mod tests {
         let mut later = now + Duration::from_secs(3);
         path.on_datagram(later, address(1), 60, true);
         assert_eq!(path.poll_timeout(None), Some(later));
-        for _ in 0..CHALLENGES_FIRST {
-            later = path.poll_timeout(None).unwrap();
-            path.handle_timeout(later, None);
-            assert!(path.challenge(later, None).is_some());
-            assert!(path.poll_timeout(None).is_none_or(|next| next > later));
+        let mut pauses = Vec::new();
+        let mut challenge = Challenge::default();
+        for _ in 0..20 {
+            let next = path.poll_timeout(None).unwrap();
+            path.handle_timeout(next, None);
+            challenge = path.challenge(next, None).unwrap();
+            assert_eq!(path.challenge(next, None), None);
+            pauses.push(next - later);
+            later = next;
         }
+        assert!(pauses.is_sorted() && pauses[19] == CHALLENGE_EACH, "{pauses:?}");
+        assert!(pauses.iter().sum::<Duration>() > Duration::from_secs(100));
+        answer(&mut path, address(1), challenge);
         assert_eq!(path.poll_timeout(None), None);
-        assert!(later - now > Duration::from_secs(20));
     }
 }
