@@ -208,6 +208,7 @@ fn large_segments_are_announced_as_what_fits() {
             let mut host = host().await;
             host.apply(&Wanted::Gateway(GatewayNetwork { mtu: 1300, ..wanted() })).await.unwrap();
             let _server = in_namespace("world", || TcpListener::bind("203.0.113.5:80").unwrap());
+            assert!(client_reaches("203.0.113.5"));
             let stream = connects("clients", "203.0.113.5:80").unwrap();
             // The client's link has 1500, so without the clamp the answer would announce 1460.
             let seen = SockRef::from(&stream).tcp_mss().unwrap();
