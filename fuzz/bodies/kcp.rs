@@ -126,78 +126,126 @@ fn insider(to_gateway: bool, data: &[u8]) {
 /// ends that have waited for long wait for one another; but a client that hears nothing has begun
 /// another conversation by then.
 fn meddling(data: &[u8]) {
-    let (door, mut now) = (door(), Instant::now());
-    let mut client = Conversation::client(now, &door, NUMBER, address(1));
-    let (mut gateway, mut here) = (None::<Conversation>, address(9));
-    let (mut sent, mut got) = ([0_u64; 2], [0_u64; 2]);
+    let mut way = Way::new(Instant::now());
     // a TLS hello, by whose length the gateway may answer
-    sent[0] += write(&mut client, 0, 1_500);
-    let mut under_way: Vec<(usize, Vec<u8>)> = Vec::new();
-    let mut steps = data.as_chunks::<2>().0.iter().take(300);
-    let bad_ms: u32 = steps.clone().map(|[_, how]| u32::from(*how) * 4).sum();
-    let settled = (60_000 + bad_ms / 2) / 100;
-    let mut settling = 0;
-    let (mut heard, mut given_up) = (now, false);
-    while settling == 0 || (got != sent && settling < settled) {
-        let [what, how] = match steps.next() {
-            Some(step) => *step,
-            None => {
-                settling += 1;
-                // a sign of life every second
-                if settling % 10 == 0 {
-                    sent[0] += write(&mut client, sent[0], 60);
-                }
-                [0, 25]
-            }
-        };
+    way.write(0, 1_500);
+    let steps = &data.as_chunks::<2>().0[..(data.len() / 2).min(300)];
+    let mut given_up = false;
+    for &[what, how] in steps {
         let from = usize::from(what >> 3 & 1);
-        if settling == 0 && sent[from] < 200_000 {
-            let end = if from == 0 { Some(&mut client) } else { gateway.as_mut() };
-            sent[from] += end.map_or(0, |end| write(end, sent[from], usize::from(how) * 16));
+        if way.sent[from] < 200_000 {
+            way.write(from, usize::from(how) * 16);
         }
-        now += Duration::from_millis(u64::from(how) * 4);
-        under_way.extend(datagrams(&mut client, now).into_iter().map(|datagram| (1, datagram)));
-        if let Some(gateway) = &mut gateway {
-            let datagrams = datagrams(gateway, now).into_iter();
-            let arrive = gateway.peer() == here;
-            under_way.extend(datagrams.filter(|_| arrive).map(|datagram| (0, datagram)));
+        way.step(what & 7, how);
+        given_up |= way.now > way.heard + SILENCE_MAX;
+    }
+    let bad_ms: u32 = steps.iter().map(|[_, how]| u32::from(*how) * 4).sum();
+    for settling in 1..=(60_000 + bad_ms / 2) / 100 {
+        // a sign of life every second
+        if settling % 10 == 0 {
+            way.write(0, 60);
         }
-        match what & 7 {
-            1 => drop(under_way.pop()),
-            2 => under_way.extend(under_way.last().cloned()),
-            3 => under_way.reverse(),
+        way.step(0, 25);
+        if way.got == way.sent {
+            return;
+        }
+    }
+    let Way { got, sent, .. } = way;
+    assert!(given_up, "{got:?} of {sent:?} after half of {bad_ms} ms and a minute of a good way");
+}
+
+/// The two ends of [`meddling`], and what is between them. Of two, the client's comes first.
+struct Way {
+    door: Door,
+    now: Instant,
+    client: Conversation,
+    gateway: Option<Conversation>,
+    /// Where the client is.
+    here: SocketAddr,
+    /// Datagrams, and whether they go to the gateway.
+    under_way: Vec<(bool, Vec<u8>)>,
+    /// Bytes of the streams.
+    sent: [u64; 2],
+    got: [u64; 2],
+    /// When the client heard something.
+    heard: Instant,
+}
+
+impl Way {
+    fn new(now: Instant) -> Self {
+        let door = door();
+        let client = Conversation::client(now, &door, NUMBER, address(1));
+        Self {
+            door,
+            now,
+            client,
+            gateway: None,
+            here: address(9),
+            under_way: Vec::new(),
+            sent: [0; 2],
+            got: [0; 2],
+            heard: now,
+        }
+    }
+
+    fn write(&mut self, from: usize, count: usize) {
+        let end = if from == 0 { Some(&mut self.client) } else { self.gateway.as_mut() };
+        self.sent[from] += end.map_or(0, |end| write(end, self.sent[from], count));
+    }
+
+    /// Time passes, the ends send, and what is under way arrives, unless `what` says otherwise.
+    fn step(&mut self, what: u8, how: u8) {
+        self.now += Duration::from_millis(u64::from(how) * 4);
+        self.collect();
+        match what {
+            1 => drop(self.under_way.pop()),
+            2 => self.under_way.extend(self.under_way.last().cloned()),
+            3 => self.under_way.reverse(),
             4 => {
-                if let Some((_, datagram)) = under_way.last_mut() {
+                if let Some((_, datagram)) = self.under_way.last_mut() {
                     let at = usize::from(how) % datagram.len();
                     datagram[at] ^= 0x10;
                 }
             }
-            5 => continue,
+            5 => return,
             // a client that has heard nothing yet begins anew instead
-            6 if got[1] > 0 => here = address(9 + how % 4),
+            6 if self.got[1] > 0 => self.here = address(9 + how % 4),
             _ => {}
         }
-        for (to, mut datagram) in std::mem::take(&mut under_way) {
-            let head = door.head(&datagram).expect("long enough");
-            if to == 0 {
-                if client.handle(now, address(1), &head, &mut datagram).is_some() {
-                    heard = now;
-                }
-            } else if let Some(gateway) = &mut gateway {
-                let _ = gateway.handle(now, here, &head, &mut datagram);
-            } else if head.conversation == NUMBER {
-                let begun = Conversation::gateway(now, &door, &head, here, &mut datagram, SECRET);
-                gateway = begun.map(|(mut gateway, _)| {
-                    gateway.admit();
-                    gateway
-                });
-            }
+        for (to_gateway, datagram) in std::mem::take(&mut self.under_way) {
+            self.deliver(to_gateway, datagram);
         }
-        given_up |= settling == 0 && now > heard + SILENCE_MAX;
-        got[1] += read(&mut client, got[1]);
-        got[0] += gateway.as_mut().map_or(0, |gateway| read(gateway, got[0]));
+        self.got[1] += read(&mut self.client, self.got[1]);
+        self.got[0] += self.gateway.as_mut().map_or(0, |gateway| read(gateway, self.got[0]));
     }
-    assert!(given_up || got == sent, "{got:?} of {sent:?} after {settling} steps of a good way");
+
+    fn collect(&mut self) {
+        let sent = datagrams(&mut self.client, self.now).into_iter();
+        self.under_way.extend(sent.map(|datagram| (true, datagram)));
+        if let Some(gateway) = &mut self.gateway {
+            let sent = datagrams(gateway, self.now).into_iter();
+            let arrive = gateway.peer() == self.here;
+            self.under_way.extend(sent.filter(|_| arrive).map(|datagram| (false, datagram)));
+        }
+    }
+
+    fn deliver(&mut self, to_gateway: bool, mut datagram: Vec<u8>) {
+        let Self { door, now, here, .. } = self;
+        let head = door.head(&datagram).expect("long enough");
+        if !to_gateway {
+            if self.client.handle(*now, address(1), &head, &mut datagram).is_some() {
+                self.heard = *now;
+            }
+        } else if let Some(gateway) = &mut self.gateway {
+            let _ = gateway.handle(*now, *here, &head, &mut datagram);
+        } else if head.conversation == NUMBER {
+            let begun = Conversation::gateway(*now, door, &head, *here, &mut datagram, SECRET);
+            self.gateway = begun.map(|(mut gateway, _)| {
+                gateway.admit();
+                gateway
+            });
+        }
+    }
 }
 
 /// The byte at this place of a stream.
